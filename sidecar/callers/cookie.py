@@ -1,0 +1,40 @@
+"""`{cookie: NAME}`: the session id stands in one cookie (RFC 6265 section 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sidecar.callers import session_id
+from sidecar.message import RequestHead
+
+
+@dataclass(frozen=True)
+class Cookie:
+    """The session id is the value of the cookie of this name. The other cookies of the request are kept."""
+
+    keyword: ClassVar[str] = "cookie"
+    cookie: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_start", self.cookie.encode("ascii") + b"=")
+        object.__setattr__(self, "carriers", frozenset())
+        object.__setattr__(self, "cookies", frozenset([self.cookie.encode("ascii")]))
+
+    def find(self, head: RequestHead) -> str | None:
+        """Return the id in our cookie; browsers send one, and two that differ are refused."""
+        start: bytes = self._start  # type: ignore[attr-defined]
+        found = [
+            pair.strip()[len(start) :].strip(b'"')
+            for line in head.all(b"cookie")
+            if start in line
+            for pair in line.split(b";")
+            if pair.strip().startswith(start)
+        ]
+        return session_id.only(found)
+
+
+def without(value: bytes, names: frozenset[bytes]) -> bytes:
+    """Return a Cookie value without the cookies called `names`; the others keep their bytes and their order."""
+    kept = [pair for pair in value.split(b";") if pair.split(b"=", 1)[0].strip() not in names]
+    return b";".join(kept).strip()

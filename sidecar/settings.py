@@ -1,0 +1,173 @@
+"""The configuration as the program uses it: frozen, complete, checked. `config/` makes it from the YAML file.
+
+Units: seconds and bytes. Every default stands here once; the YAML schema, the documentation and the tests read it
+from here. Holds no pydantic and no YAML: everything may import it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from sidecar.model import As, Origin, Secret, TokenSpec
+
+if TYPE_CHECKING:
+    from sidecar.callers import AppKind, SessionKind
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A place to listen: `host` and `port`, or the `path` of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"unix:{self.path}" if self.path else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files for TLS as a client: own CA bundle, client certificate and key, and the name to verify."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    bind: Address
+    app: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    bind: Address = Address("127.0.0.1", 8081)
+    token: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    url: Secret = field(default_factory=lambda: Secret("sqlite:sidecar.db"))
+    keys: tuple[Secret, ...] = ()  # newest first, each as `sidecar keygen` prints it
+    on_outage: Literal["fail", "local"] = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderTimeout:
+    connect: float = 2.0
+    total: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """An authorization server and our client registration there. `issuer` or `token_endpoint` is set."""
+
+    name: str
+    client_id: str
+    issuer: str | None = None
+    token_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    authorization_endpoint: str | None = None
+    jwks_uri: str | None = None
+    client_secret: Secret | None = None
+    client_auth: str = "client_secret_basic"
+    params: tuple[tuple[str, str], ...] = ()
+    timeout: ProviderTimeout = ProviderTimeout()
+    tls: Tls | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What is sent again after a 401: bodies up to `body_limit` bytes; `unsafe` methods under a condition."""
+
+    body_limit: int = 64 * KIB
+    unsafe: Literal["invalid_token", "never", "always"] = "invalid_token"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTimeout:
+    connect: float = 5.0
+    response: float = 60.0  # from the end of the request to the response head
+    idle: float = 300.0  # no byte in either direction of a body
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which requests a route takes. `host` is exact, `*.suffix` or "" for any; `port` 0 for any; `path` a prefix."""
+
+    host: str = ""
+    port: int = 0
+    path: str = "/"
+    methods: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    name: str
+    match: Match
+    upstream: Origin
+    as_: As
+    base_path: str = ""  # of the upstream URL, without a trailing slash
+    strip_prefix: bool = False
+    insecure: bool = False
+    provider: str | None = None
+    grant: str | None = None  # "client_credentials" | "session" | …; None where as_ is "none"
+    spec: TokenSpec | None = None
+    allow: frozenset[str] | None = None  # app names; None: the default of the design
+    header: str = "Authorization"
+    scheme: str = "Bearer"
+    replay: Replay = Replay()
+    timeout: UpstreamTimeout = UpstreamTimeout()
+    tls: Tls | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    headers: int = 64 * KIB  # bytes of one message head, target included
+    header_count: int = 100
+    target: int = 8 * KIB
+    head_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    connections: int = 10_000
+    replay_memory: int = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    deny_private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """One entry of `tunnels.allow`: `host` exact or `*.suffix`, and its port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration. `files` are those it was read from, for the reload to watch."""
+
+    listeners: tuple[Listener, ...] = (Listener(Address("127.0.0.1", 8080)),)
+    admin: Admin = Admin()
+    store: StoreSettings = field(default_factory=StoreSettings)
+    sessions: tuple[SessionKind, ...] = ()
+    apps: tuple[AppKind, ...] = ()
+    providers: dict[str, ProviderSettings] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    unmatched: Literal["refuse", "forward"] = "refuse"
+    tunnels: tuple[Tunnel, ...] = ()
+    destinations: Destinations = Destinations()
+    limits: Limits = Limits()
+    via: str = ""
+    access_log: bool = False
+    files: tuple[str, ...] = ()

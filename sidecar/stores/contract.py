@@ -1,0 +1,77 @@
+"""What every store promises: bytes in, bytes out, compare-and-set, a leased lock, and word of what changed.
+
+A store knows nothing of tokens or encryption: keys are printable ASCII that hold no secret, values arrive sealed.
+`tests/contract/` runs one suite against every store that `stores.STORES` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+
+class Record(NamedTuple):
+    """A stored value and its version. A version never comes back: not after deletion, not after a restart."""
+
+    value: bytes
+    version: int
+
+
+class Lease(Protocol):
+    """A lock that is held. It is renewed in the background for as long as the context is open."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease ran out although we held it (we were paused, the store was away)."""
+
+
+class Store(Protocol):
+    """Every method may raise `StoreUnavailableError` or `StoreBrokenError`, and no foreign exception.
+
+    A cancelled caller leaves the store whole: the operation happens entirely or not at all.
+    """
+
+    name: str
+    shared: bool  # whether other processes may use the same records
+
+    async def get(self, key: str) -> Record | None:
+        """Return the record, or None where there is none or it has expired."""
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int | None, version: int, expires_at: float | None = None
+    ) -> bool:
+        """Write durably where the stored version is `expected` (None: no record is there); say whether it was.
+
+        `version` is the new record's, greater than `expected`. After `True` the value survives `kill -9` (for
+        stores on disk). `expires_at` is in seconds since the epoch; a record is gone after it.
+        """
+
+    async def delete(self, key: str, *, expected: int | None = None) -> bool:
+        """Remove the record (where its version is `expected`, if given); say whether one was removed."""
+
+    async def keys(self, prefix: str) -> list[str]:
+        """Return the live keys that start with `prefix`, sorted."""
+
+    def lock(self, name: str, *, lease: float = 15.0, wait: float = 30.0) -> AbstractAsyncContextManager[Lease]:
+        """Hold the lock `name`: one holder among all users of the store.
+
+        Waits up to `wait` seconds, then raises `StoreUnavailableError`. The lease of `lease` seconds is renewed while
+        the context is open, and ends by itself when its holder dies. A cancelled wait or release leaves no lock.
+        """
+
+    def watch(self, changed: Callable[[str], None]) -> None:
+        """Call `changed(key)` on the event loop when another process wrote or deleted a record.
+
+        `changed("")` says that anything may have changed. Our own writes are not reported.
+        """
+
+    async def ping(self) -> None:
+        """Return when the store answers."""
+
+    async def close(self) -> None:
+        """Release everything; nothing is lost."""
+
+
+Open = Callable[[str], "Store"]
+"""What a store's module offers the registry: from the URL's rest (after the scheme) to a store, opened lazily."""
