@@ -1,6 +1,7 @@
 """What every store promises: bytes in, bytes out, compare-and-set, a leased lock, and word of what changed.
 
 A store knows nothing of tokens or encryption: keys are printable ASCII that hold no secret, values arrive sealed.
+What belongs together carries the same `{tag}` in its keys and lock names, so that a cluster keeps it in one place.
 `tests/contract/` runs one suite against every store that `stores.STORES` names.
 """
 
@@ -8,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import NamedTuple, Protocol
+
+TOMBSTONE_LIFE = 86_400.0
+"""Seconds for which a store remembers the version of a record that was deleted or has expired."""
 
 
 class Record(NamedTuple):
@@ -16,6 +21,15 @@ class Record(NamedTuple):
 
     value: bytes
     version: int
+
+
+def next_version(previous: int | None, now: float) -> int:
+    """Return the version to write over `previous` (None: no record is there); `now` in seconds since the epoch.
+
+    Versions are microseconds since the epoch, pushed on where the clock has not moved. So a record that is made anew
+    under an old name never repeats a version, and who still holds the old one cannot write over the new one.
+    """
+    return max((previous or 0) + 1, int(now * 1_000_000))
 
 
 class Lease(Protocol):
@@ -34,6 +48,7 @@ class Store(Protocol):
 
     name: str
     shared: bool  # whether other processes may use the same records
+    home: Path | None  # the file that holds the records, where there is one: a generated key is kept beside it
 
     async def get(self, key: str) -> Record | None:
         """Return the record, or None where there is none or it has expired."""
@@ -43,8 +58,10 @@ class Store(Protocol):
     ) -> bool:
         """Write durably where the stored version is `expected` (None: no record is there); say whether it was.
 
-        `version` is the new record's, greater than `expected`. After `True` the value survives `kill -9` (for
-        stores on disk). `expires_at` is in seconds since the epoch; a record is gone after it.
+        `version` is the new record's, greater than `expected` (`ValueError` otherwise): take it from `next_version`.
+        For `TOMBSTONE_LIFE` after a deletion or expiry a version that is not greater than the last one is refused
+        with False. After `True` the value survives `kill -9` (for stores on disk). `expires_at` is in seconds since
+        the epoch; a record is gone after it.
         """
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
@@ -74,4 +91,8 @@ class Store(Protocol):
 
 
 Open = Callable[[str], "Store"]
-"""What a store's module offers the registry: from the URL's rest (after the scheme) to a store, opened lazily."""
+"""What a store's module offers the registry: from the whole URL to a store.
+
+`ValueError` says what is wrong with the URL, without repeating it (it may hold a password). Nothing is touched before
+the first operation; `ping()` at start finds out whether the store can be used.
+"""
