@@ -1,0 +1,143 @@
+"""How Prometheus reads the counters: every metric by name, kind, help and labels. `docs/metrics.md` lists the same.
+
+Reads `sidecar.metrics` on a scrape and writes text; counts nothing itself.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from sidecar import __version__
+from sidecar.metrics import BOUNDS, NO_ROUTE, Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from prometheus_client.core import Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Sample = tuple[tuple[str, ...], float]
+"""The values of a family's labels, and the number."""
+
+
+class Family(NamedTuple):
+    """One metric: its name as Prometheus shows it, kind, one-line help, labels, and what it reads."""
+
+    name: str
+    kind: str  # "counter" | "gauge"
+    help: str
+    labels: tuple[str, ...]
+    samples: Callable[[Metrics], Iterable[Sample]]
+
+
+def _statuses(metrics: Metrics) -> Iterator[Sample]:
+    for name, tally in metrics.routes.items():
+        classes: Counter[str] = Counter()
+        for status, count in tally.statuses.items():
+            classes[f"{status // 100}xx"] += count
+        yield from (((name, status_class), count) for status_class, count in sorted(classes.items()))
+
+
+def _cache(metrics: Metrics) -> Iterator[Sample]:
+    for name, tally in metrics.routes.items():
+        yield from (((name, state), count) for state, count in sorted(tally.cache.items()))
+
+
+def _token_requests(metrics: Metrics) -> Iterator[Sample]:
+    for provider, results in metrics.read.token_requests().items():
+        yield from (((provider, result), count) for result, count in sorted(results.items()))
+
+
+def _refusals(metrics: Metrics) -> Iterator[Sample]:
+    yield from (((NO_ROUTE, code), count) for code, count in sorted(metrics.refusals.items()))
+    for name, tally in metrics.routes.items():
+        yield from (((name, code), count) for code, count in sorted(tally.refusals.items()))
+
+
+def _sessions(metrics: Metrics) -> Iterator[Sample]:
+    count = metrics.read.sessions()
+    if count is not None:
+        yield (), count
+
+
+def _one(read: Callable[[Metrics], float]) -> Callable[[Metrics], Iterable[Sample]]:
+    return lambda metrics: [((), read(metrics))]
+
+
+FAMILIES = (
+    Family("sidecar_requests_total", "counter", "Responses of upstreams, by route and status class.",
+           ("route", "status_class"), _statuses),
+    Family("sidecar_refusals_total", "counter", "Requests that the sidecar answered itself, by route and code.",
+           ("route", "code"), _refusals),
+    Family("sidecar_replays_total", "counter", "Requests sent again with a new token after a 401.",
+           ("route",), lambda m: [((name,), tally.replays) for name, tally in m.routes.items()]),
+    Family("sidecar_token_requests_total", "counter", "Token requests to authorization servers, by result.",
+           ("provider", "result"), _token_requests),
+    Family("sidecar_token_cache_total", "counter", "Look-ups of a token: hit, stale (used, being renewed) or miss.",
+           ("route", "state"), _cache),
+    Family("sidecar_connections", "gauge", "Open connections of applications.",
+           (), _one(lambda m: m.connections)),
+    Family("sidecar_connections_total", "counter", "Connections accepted from applications.",
+           (), _one(lambda m: m.connections_total)),
+    Family("sidecar_upstream_connections", "gauge", "Open connections to upstreams, idle ones included.",
+           (), _one(lambda m: m.read.upstream_connections())),
+    Family("sidecar_sessions", "gauge", "Sessions in the store, where the store can count them cheaply.",
+           (), _sessions),
+    Family("sidecar_config_reloads_total", "counter", "Reloads of the configuration, by result: ok or failed.",
+           ("result",), lambda m: [((result,), m.config_reloads[result]) for result in ("failed", "ok")]),
+    Family("sidecar_config_last_reload_success_timestamp_seconds", "gauge",
+           "When the configuration in use was loaded by a reload; 0 before the first one.",
+           (), _one(lambda m: m.config_last_reload)),
+    Family("sidecar_config_valid", "gauge", "1 while the configuration file is the one in use, 0 when it is refused.",
+           (), _one(lambda m: m.config_ok)),
+    Family("sidecar_log_lines_dropped_total", "counter", "Log lines given up because nobody read the log.",
+           (), _one(lambda m: m.read.log_lines_dropped())),
+    Family("sidecar_build_info", "gauge", "Always 1; its labels name the version and the Python that runs it.",
+           ("version", "python"), lambda _: [((__version__, platform.python_version()), 1)]),
+)  # fmt: skip
+HISTOGRAM = "sidecar_request_seconds"
+HISTOGRAM_HELP = "Seconds from the head of a request to the end of its response, by route."
+PROCESS = "process_"
+"""The prefix of prometheus_client's own family of process metrics (memory, CPU, file descriptors)."""
+
+
+_KINDS = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+
+
+class _Collector(Collector):
+    """What prometheus_client calls on a scrape, and never at registration."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        for family in FAMILIES:
+            metric = _KINDS[family.kind](family.name, family.help, labels=family.labels)
+            for labels, value in family.samples(self._metrics):
+                metric.add_metric(labels, value)
+            yield metric
+        yield self._latency()
+
+    def _latency(self) -> Metric:
+        metric = HistogramMetricFamily(HISTOGRAM, HISTOGRAM_HELP, labels=["route"])
+        bounds = [*map(str, BOUNDS), "+Inf"]
+        for name, tally in self._metrics.routes.items():
+            if any(tally.buckets):
+                cumulative = zip(bounds, accumulate(tally.buckets), strict=True)
+                metric.add_metric([name], buckets=list(cumulative), sum_value=tally.seconds)
+        return metric
+
+
+def exposition(metrics: Metrics) -> Callable[[], bytes]:
+    """Return a function that writes `metrics` and the process's own in Prometheus's text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(metrics))
+    ProcessCollector(registry=registry)
+    return lambda: generate_latest(registry)
