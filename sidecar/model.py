@@ -172,9 +172,13 @@ class Unavailable(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """An answer that is not a token response (HTML, empty, a token that cannot stand in a header)."""
+    """An answer that is not a token response (HTML, empty, a token that cannot stand in a header).
+
+    `refresh_token` is a valid one that the answer nevertheless carried: the one that was spent for it may be dead.
+    """
 
     reason: str
+    refresh_token: Secret | None = None
 
 
 Outcome = Granted | GrantRefused | ClientRefused | Unavailable | Invalid
