@@ -8,9 +8,11 @@ What belongs together carries the same `{tag}` in its keys and lock names, so th
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
 TOMBSTONE_LIFE = 86_400.0
 """Seconds for which a store remembers the version of a record that was deleted or has expired."""

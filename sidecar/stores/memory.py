@@ -6,12 +6,15 @@ Every operation is done within one step of the event loop, so none can be cut in
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.stores.contract import TOMBSTONE_LIFE, Lease, Record, Store
 from sidecar.stores.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 SWEEP_EVERY = 60.0
 
@@ -38,7 +41,7 @@ class MemoryStore:
 
     name = "memory"
     shared = False
-    home = None
+    home: Path | None = None
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

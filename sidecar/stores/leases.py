@@ -1,0 +1,126 @@
+"""A leased lock on top of three atomic steps: take, renew, release. Any store that other processes share has these.
+
+It decides when a holder asks again, renews and gives up, and that no cancelled caller leaves a lock behind. It must not
+know how a store keeps its locks. Fencing is not here: who was paused past its lease fails at its compare-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Protocol
+
+from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.stores.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
+
+
+class Locks(Protocol):
+    """The three steps. Each is atomic; `owner` is a random text, new for each acquisition; `lease` is in seconds."""
+
+    async def take(self, name: str, owner: str, lease: float) -> bool:
+        """Make `owner` the holder where nobody holds the lock or the lease is over; say whether it is."""
+
+    async def renew(self, name: str, owner: str, lease: float) -> bool:
+        """Let the lease run from now on where `owner` still holds the lock; say whether it does."""
+
+    async def release(self, name: str, owner: str) -> None:
+        """Free the lock where `owner` still holds it."""
+
+
+class _Held:
+    """What a holder sees. Once lost, a lease stays lost. `clock` counts on while the process is stopped."""
+
+    def __init__(self, until: float, clock: Callable[[], float]) -> None:
+        self._until = until
+        self._clock = clock
+        self._lost = False
+
+    @property
+    def lost(self) -> bool:
+        self._lost = self._lost or self._clock() >= self._until
+        return self._lost
+
+    def extend(self, until: float) -> None:
+        if not self.lost:
+            self._until = until
+
+    def lose(self) -> None:
+        self._lost = True
+
+
+class Leases:
+    """The locks of one store as context managers."""
+
+    def __init__(self, locks: Locks, clock: Callable[[], float] = time.monotonic) -> None:
+        self._locks = locks
+        self._clock = clock
+        self._turns = Turns()
+        self._releases: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def hold(self, name: str, lease: float, wait: float) -> AsyncIterator[_Held]:
+        """Hold `name` as `Store.lock` promises."""
+        asked = self._clock()
+        async with self._turns.turn(name, wait):
+            owner = secrets.token_hex(16)
+            held = await self._taken(name, owner, lease, asked + wait)
+            renewal = asyncio.create_task(self._renew(held, name, owner, lease))
+            try:
+                yield held
+            finally:
+                renewal.cancel()
+                await asyncio.shield(self._release(name, owner))
+
+    async def settle(self) -> None:
+        """Return when the releases that cancelled callers left to us are done."""
+        while self._releases:
+            await asyncio.wait(self._releases)
+
+    async def _taken(self, name: str, owner: str, lease: float, deadline: float) -> _Held:
+        try:
+            return _Held(await self._take(name, owner, lease, deadline), self._clock)
+        except BaseException:
+            # Cut off, or the answer was lost: the lock may be ours all the same.
+            self._release(name, owner)
+            raise
+
+    async def _take(self, name: str, owner: str, lease: float, deadline: float) -> float:
+        pause = FIRST_PAUSE
+        while True:
+            until = self._clock() + lease
+            if await self._locks.take(name, owner, lease):
+                return until
+            if self._clock() >= deadline:
+                raise StoreUnavailableError("the lock is still held by another process")
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads the callers, hides nothing
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _renew(self, held: _Held, name: str, owner: str, lease: float) -> None:
+        while not held.lost:
+            await asyncio.sleep(lease / 3)
+            until = self._clock() + lease
+            # A store that is away may be back before the lease is over; a broken one is found out by the holder.
+            with suppress(StoreUnavailableError, StoreBrokenError):
+                if held.lost or not await self._locks.renew(name, owner, lease):
+                    return held.lose()
+                held.extend(until)
+        return None
+
+    def _release(self, name: str, owner: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._release_quietly(name, owner))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+        return task
+
+    async def _release_quietly(self, name: str, owner: str) -> None:
+        # Where the store is away the lease ends by itself; the holder's result must not be lost over it.
+        with suppress(StoreUnavailableError, StoreBrokenError):
+            await self._locks.release(name, owner)

@@ -1,0 +1,180 @@
+"""Records, locks and changes in one SQLite file that several processes of this machine may share.
+
+It decides what is live, which version wins and who holds a lock. Every operation is one transaction, on disk before it
+is answered (WAL, synchronous=FULL). What a sound file is, `sqlite_file` decides.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from sidecar.errors import StoreBrokenError
+from sidecar.stores.contract import TOMBSTONE_LIFE, Record, Store
+from sidecar.stores.sqlite_file import CRC, RECOVERY, Connection, SqliteFile, number, record_crc
+from sidecar.stores.threaded import ThreadedStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SWEEP_EVERY = 60.0
+CHANGES_KEPT = 1000
+OLDEST_CHANGE = "SELECT ifnull(min(seq), 1) FROM changes"
+NEWEST_CHANGE = "SELECT ifnull(max(seq), 0) FROM changes"
+OTHERS_CHANGES = "SELECT DISTINCT key FROM changes WHERE seq > ? AND writer <> ?"
+
+LIVE = "value IS NOT NULL AND (expires_at IS NULL OR expires_at > :now)"
+GET = f"SELECT value, version, crc = {CRC} FROM records WHERE key = :key AND {LIVE}"  # noqa: S608
+KEYS = f"SELECT key FROM records WHERE key >= :low AND key < :high AND {LIVE} ORDER BY key"  # noqa: S608
+VERSION = f"SELECT version, {LIVE} FROM records WHERE key = :key"  # noqa: S608
+# A lease cannot end later than one lease from now, unless the clock was set back: then it does not count.
+HELD = "SELECT 1 FROM locks WHERE name = ?1 AND expires_at > ?2 AND expires_at <= ?2 + lease"
+SWEEP = (
+    """UPDATE records SET value = NULL, expires_at = expires_at + :life,
+        crc = record_crc(key, NULL, version, expires_at + :life)
+        WHERE key IN (SELECT key FROM records WHERE expires_at <= :now AND value IS NOT NULL LIMIT 1000)""",
+    """DELETE FROM records
+        WHERE key IN (SELECT key FROM records WHERE expires_at <= :now AND value IS NULL LIMIT 1000)""",
+    "DELETE FROM locks WHERE expires_at <= :now",
+)
+"""Expired records lose their value and keep their version for a time; then they go."""
+
+
+class SqliteRecords:
+    """The blocking operations on the file at `path`. `clock` returns seconds since the epoch."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._file = SqliteFile(path)
+        self._clock = clock
+        self._writer = token_hex(8)
+        self._seen: int | None = None  # the last change that we know of
+        self._looked_at: tuple[Connection, int] | None = None  # where, and its data_version
+        self._swept_at = 0.0
+
+    def get(self, key: str) -> Record | None:
+        """See `Store.get`."""
+        with self._reading() as connection:
+            row = connection.execute(GET, {"key": key, "now": self._clock()}).fetchone()
+        if row and not row[2]:
+            raise StoreBrokenError(f"a record in {self._file.path} is damaged: {RECOVERY}")
+        return Record(row[0], row[1]) if row else None
+
+    def put(self, key: str, value: bytes, expected: int | None, version: int, expires_at: float | None) -> bool:
+        """See `Store.put`."""
+        with self._transaction() as connection:
+            last, live = self._versions(connection, key)
+            if live != expected or version <= last:
+                return False
+            self._write(connection, key, value, version, expires_at)
+        return True
+
+    def delete(self, key: str, expected: int | None) -> bool:
+        """See `Store.delete`."""
+        with self._transaction() as connection:
+            _, live = self._versions(connection, key)
+            if live is None or expected not in (None, live):
+                return False
+            self._write(connection, key, None, live, self._clock() + TOMBSTONE_LIFE)
+        return True
+
+    def keys(self, prefix: str) -> list[str]:
+        """See `Store.keys`."""
+        with self._reading() as connection:
+            rows = connection.execute(KEYS, {"low": prefix, "high": prefix + "\x7f", "now": self._clock()})
+            return [key for (key,) in rows]
+
+    def take(self, name: str, owner: str, lease: float) -> bool:
+        """See `Locks.take`. Asking while another holds the lock writes nothing."""
+        with self._reading() as connection:
+            if self._held(connection, name):
+                return False
+        with self._transaction() as connection:
+            if self._held(connection, name):
+                return False
+            row = (name, owner, lease, self._clock() + lease)
+            connection.execute("INSERT OR REPLACE INTO locks VALUES (?, ?, ?, ?)", row)
+        return True
+
+    def renew(self, name: str, owner: str, lease: float) -> bool:
+        """See `Locks.renew`."""
+        statement = "UPDATE locks SET expires_at = ? WHERE name = ? AND owner = ?"
+        with self._transaction() as connection:
+            return connection.execute(statement, (self._clock() + lease, name, owner)).rowcount == 1
+
+    def release(self, name: str, owner: str) -> None:
+        """See `Locks.release`."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM locks WHERE name = ? AND owner = ?", (name, owner))
+
+    def changes(self) -> list[str]:
+        """See `Disk.changes`. Costs a look at shared memory and one at the newest row while nobody else writes."""
+        with self._reading(), self._file.snapshot() as connection:
+            look = (connection, number(connection, "PRAGMA data_version"))
+            seen, newest = self._seen or 0, number(connection, NEWEST_CHANGE)
+            if look == self._looked_at:
+                keys = []
+            elif number(connection, OLDEST_CHANGE) - 1 <= seen <= newest:
+                keys = [key for (key,) in connection.execute(OTHERS_CHANGES, (seen, self._writer))]
+            else:
+                keys = [""]
+        self._seen, self._looked_at = newest, look
+        return keys
+
+    def ping(self) -> None:
+        """See `Store.ping`."""
+        with self._reading() as connection:
+            number(connection, "SELECT count(*) FROM locks")
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._looked_at = None
+        self._file.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._file.reading() as connection:
+            if self._seen is None:
+                self._seen = number(connection, NEWEST_CHANGE)
+            yield connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._reading(), self._file.transaction() as connection:
+            yield connection
+            self._sweep(connection)
+
+    def _versions(self, connection: Connection, key: str) -> tuple[int, int | None]:
+        """Return the last version that the key had (0: unknown), and that of its live record."""
+        row = connection.execute(VERSION, {"key": key, "now": self._clock()}).fetchone()
+        return (row[0], row[0] if row[1] else None) if row else (0, None)
+
+    def _write(
+        self, connection: Connection, key: str, value: bytes | None, version: int, expires_at: float | None
+    ) -> None:
+        expiry = None if expires_at is None else float(expires_at)
+        row = (key, value, version, expiry, record_crc(key, value, version, expiry))
+        connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", row)
+        change = connection.execute("INSERT INTO changes (key, writer) VALUES (?, ?)", (key, self._writer)).lastrowid
+        connection.execute("DELETE FROM changes WHERE seq <= ?", ((change or 0) - CHANGES_KEPT,))
+
+    def _held(self, connection: Connection, name: str) -> bool:
+        return connection.execute(HELD, (name, self._clock())).fetchone() is not None
+
+    def _sweep(self, connection: Connection) -> None:
+        now = self._clock()
+        if abs(now - self._swept_at) >= SWEEP_EVERY:
+            self._swept_at = now
+            for statement in SWEEP:
+                connection.execute(statement, {"now": now, "life": TOMBSTONE_LIFE})
+
+
+def open_store(url: str) -> Store:
+    """Return the store of `sqlite:PATH`; the path is relative to the working directory or absolute."""
+    path = url.removeprefix("sqlite:")
+    if not path or path.startswith((":", "//")) or path.endswith("/") or "\0" in path:
+        raise ValueError("the sqlite store needs the path of a file: write sqlite:PATH")
+    home = Path(path).absolute()
+    return ThreadedStore("sqlite", home, SqliteRecords(home))
