@@ -1,0 +1,101 @@
+"""The session API: applications hand over the token responses of their users, ask about sessions, and end them.
+
+Reads and validates what arrives (JSON, id, provider) and calls `Sessions`; what a token response must hold is decided
+there. Session ids are never logged and never repeated in an answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from aiohttp import web
+
+from sidecar.admin.problems import Problem
+from sidecar.callers import session_id
+from sidecar.errors import Refusal
+
+if TYPE_CHECKING:
+    from sidecar.admin.state import AdminState
+
+LISTED = 1000
+"""How many sessions one list shows at most, and where `?limit=` ends."""
+
+
+class SessionApi:
+    """The handlers of `/v1/sessions`."""
+
+    def __init__(self, state: AdminState) -> None:
+        self._state = state
+
+    async def put(self, request: web.Request) -> web.Response:
+        """Create or replace a session from a token response and, where there are several, its `provider`."""
+        identifier = _id(request)
+        body = await read_object(request)
+        provider = self._provider(body.pop("provider", None))
+        return show(await self._state.sessions.put(identifier, provider, body))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Show what is known about a session; never a token."""
+        info = await self._state.sessions.info(_id(request))
+        if info is None:
+            raise Problem("not_found", "There is no such session.")
+        return show(info)
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Show the sessions, at most `?limit=`."""
+        limit = _limit(request.query.get("limit", "100"))
+        return show({"sessions": [_plain(info) for info in await self._state.sessions.all(limit)]})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Revoke a session's tokens and forget it."""
+        if not await self._state.sessions.delete(_id(request)):
+            raise Problem("not_found", "There is no such session.")
+        return web.Response(status=204)
+
+    def _provider(self, named: Any) -> str:
+        known = self._state.providers
+        if named is None and len(known) == 1:
+            return known[0]
+        if not isinstance(named, str) or named not in known:
+            raise Problem("bad_request", "`provider` must name one of the configured providers.")
+        return named
+
+
+def show(value: Any) -> web.Response:
+    """Return `value` (a dataclass, a NamedTuple or plain data) as JSON."""
+    return web.Response(body=orjson.dumps(_plain(value)), content_type="application/json")
+
+
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """Return the body of `request`, which must be a JSON object."""
+    if request.content_type != "application/json":
+        raise Problem("unsupported_media_type", "Send Content-Type: application/json.")
+    try:
+        body = orjson.loads(await request.read())
+    except orjson.JSONDecodeError:
+        raise Problem("bad_request", "The body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise Problem("bad_request", "The body must be a JSON object.")
+    return body
+
+
+def _id(request: web.Request) -> str:
+    try:
+        return session_id.read(unquote_to_bytes(request.rel_url.raw_path.rpartition("/")[2]))
+    except Refusal:
+        raise Problem("bad_request", "The session id is malformed.") from None
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LISTED):
+        raise Problem("bad_request", f"`limit` must be a number from 1 to {LISTED}.")
+    return int(text)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value._asdict() if hasattr(value, "_asdict") else value
