@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import quote_plus
 
-from aiohttp import BasicAuth, ClientError, ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, encode_basic_auth, web
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
@@ -71,7 +72,9 @@ class Api:
         self.url = ""
         self._issuer = issuer
         self._audience = audience
-        self._auth = BasicAuth(client.client_id, client.secret)
+        self._credentials = {
+            "Authorization": encode_basic_auth(quote_plus(client.client_id), quote_plus(client.secret))
+        }
         self._metadata: dict[str, str] = {}
         self._keys: KeySet | None = None
         self._client: ClientSession | None = None
@@ -162,8 +165,8 @@ class Api:
         """Return the JSON that the issuer answers; raise `Denied` with 503 where it gives none."""
         assert self._client is not None, "start() comes first"  # noqa: S101
         try:
-            auth = self._auth if form else None
-            async with self._client.request(method, url, data=form, auth=auth, raise_for_status=True) as response:
+            headers = self._credentials if form else None
+            async with self._client.request(method, url, data=form, headers=headers, raise_for_status=True) as response:
                 return await response.json()
         except (ClientError, TimeoutError, ValueError):
             raise Denied(503, "temporarily_unavailable") from None
