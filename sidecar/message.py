@@ -14,10 +14,9 @@ class Headers:
 
     __slots__ = ("lines", "names", "values")
 
-    def __init__(self, names: list[bytes], values: list[bytes], lines: list[bytes]) -> None:
-        self.names = names
-        self.values = values
-        self.lines = lines
+    names: list[bytes]
+    values: list[bytes]
+    lines: list[bytes]
 
     def all(self, name: bytes) -> list[bytes]:
         """Return the values of every line called `name` (lower case)."""
@@ -34,7 +33,9 @@ class RequestHead(Headers):
     def __init__(
         self, method: bytes, target: bytes, minor: int, names: list[bytes], values: list[bytes], lines: list[bytes]
     ) -> None:
-        super().__init__(names, values, lines)
+        self.names = names
+        self.values = values
+        self.lines = lines
         self.method = method
         self.target = target
         self.minor = minor
@@ -48,7 +49,9 @@ class ResponseHead(Headers):
     def __init__(
         self, status: int, minor: int, status_line: bytes, names: list[bytes], values: list[bytes], lines: list[bytes]
     ) -> None:
-        super().__init__(names, values, lines)
+        self.names = names
+        self.values = values
+        self.lines = lines
         self.status = status
         self.minor = minor
         self.status_line = status_line

@@ -1,0 +1,117 @@
+"""What no route takes: refused by default; forwarded without a token, or tunnelled, where the configuration says so.
+
+Nothing that leaves through here carries a token of ours, and what identifies the caller stays behind all the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.callers.recognise import admit, find_app
+from sidecar.errors import Refusal
+from sidecar.lane import Lane, Passage, Shared, answer, request_id, upgrade_of
+from sidecar.model import Caller, Origin, Target
+from sidecar.settings import Match, Route, Settings, Tunnel, UpstreamTimeout
+from sidecar.wire.pool import Pool
+
+if TYPE_CHECKING:
+    from sidecar.headers import RequestRules
+    from sidecar.message import ResponseHead
+    from sidecar.metrics import Metrics
+    from sidecar.wire.context import Wire
+    from sidecar.wire.dial import Dialler
+    from sidecar.wire.exchange import Exchange
+
+FORWARD = "(unmatched)"
+MOST_POOLS = 256  # origins with connections of their own, for an ordinary proxy's traffic
+
+
+class Elsewhere:
+    """The errand of requests without a route."""
+
+    body_limit = 0
+    timeout = UpstreamTimeout()
+
+    def __init__(
+        self, settings: Settings, shared: Shared, rules: RequestRules, metrics: Metrics, wire: Wire, dialler: Dialler
+    ) -> None:
+        self.rules = rules
+        self.response_rules = shared.response_rules
+        self._settings = settings
+        self._shared = shared
+        self._metrics = metrics
+        self._wire = wire
+        self._dialler = dialler
+        self._lanes: dict[Origin, Lane] = {}
+
+    # -- the corridor's side ------------------------------------------------------------------------------------
+
+    def check_loop(self, exchange: Exchange) -> None:
+        """Refuse a request that one of our own upstream connections brought: it would go round for ever."""
+        if exchange.downstream.is_ours():
+            raise Refusal("loop", close=True)
+
+    def forward(self, exchange: Exchange, target: Target) -> None:
+        """Forward as an ordinary proxy does, if the configuration says so; only a full URL says where to."""
+        self._admit(exchange)
+        if self._settings.unmatched != "forward" or target.form != "absolute":
+            raise Refusal("no_route", "No route matches the host and path of this request.")
+        lane = exchange.errand = self._lane(Origin(target.scheme, target.host, target.port))
+        exchange.upgrade = upgrade_of(exchange)
+        lane.drive(exchange, Passage(target, None))
+
+    def tunnel(self, exchange: Exchange, target: Target) -> None:
+        """Open a tunnel to an allowed destination (RFC 9110 section 9.3.6)."""
+        self._admit(exchange)
+        if not any(_takes(tunnel, target) for tunnel in self._settings.tunnels):
+            raise Refusal("tunnel_refused", "`tunnels.allow` does not name this destination.", close=True)
+        pool = self._pool(Origin("http", target.host, target.port))
+        exchange.wait(self._open(exchange, pool))
+
+    # -- the wire's side: `Errand` ------------------------------------------------------------------------------
+
+    def responded(self, _exchange: Exchange, _head: ResponseHead) -> bool:
+        return False
+
+    def over(self, exchange: Exchange) -> None:
+        if self._shared.access is not None:
+            self._shared.access(exchange, "", request_id(exchange.head))
+
+    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        self._metrics.refused(refusal.code)
+        answer(exchange, refusal)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _admit(self, exchange: Exchange) -> None:
+        peer = exchange.downstream.peer
+        caller = Caller(find_app(self._settings.apps, exchange.head, peer))
+        admit(caller, peer, None, bool(self._settings.apps))
+
+    def _lane(self, origin: Origin) -> Lane:
+        lane = self._lanes.get(origin)
+        if lane is None:
+            if len(self._lanes) >= MOST_POOLS:
+                self._lanes.pop(next(iter(self._lanes))).pool.close()
+            route = Route(name=FORWARD, match=Match(), upstream=origin, as_="none")
+            lane = Lane(route, self._shared, self._pool(origin), self.rules, self._metrics.route(FORWARD))
+            self._lanes[origin] = lane
+        return lane
+
+    def _pool(self, origin: Origin) -> Pool:
+        return Pool(self._wire, self._dialler, origin, connect_timeout=self.timeout.connect, named=False)
+
+    async def _open(self, exchange: Exchange, pool: Pool) -> None:
+        try:
+            upstream = await pool.connect()
+        except Refusal as refusal:
+            self.refuse(exchange, refusal)
+            return
+        exchange.status = 200
+        exchange.downstream.tunnel(upstream, b"HTTP/1.1 200 Connection Established\r\n\r\n", b"")
+
+
+def _takes(tunnel: Tunnel, target: Target) -> bool:
+    if tunnel.port != target.port:
+        return False
+    return target.host.endswith(tunnel.host[1:]) if tunnel.host.startswith("*.") else target.host == tunnel.host

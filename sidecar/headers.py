@@ -1,0 +1,176 @@
+"""Which header lines go on, which stay behind, which are written anew (RFC 9110 sections 7.6.1, 7.7 and 11.7).
+
+The declared changes of a request: the request target's form, Host, hop-by-hop lines and those that Connection names,
+what identified the caller, an inbound Authorization on a token route, and the credential. Of a response: hop-by-hop
+lines, and anything that would set our own identifiers. Every other line goes on as the bytes that came.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.callers.cookie import without
+from sidecar.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sidecar.message import Headers, RequestHead, ResponseHead
+
+HOP_BY_HOP = frozenset(
+    [
+        b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"http2-settings",
+        b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization",
+    ]
+)  # fmt: skip
+_FRAMING = frozenset([b"host", b"content-length", b"transfer-encoding"])  # Connection cannot take these away
+_NEVER_TRAILERS = HOP_BY_HOP | frozenset(
+    [
+        b"host", b"content-length", b"content-encoding", b"content-type", b"content-range", b"trailer", b"authorization",
+        b"cookie", b"set-cookie", b"expect", b"cache-control", b"max-forwards", b"range",
+    ]
+)  # fmt: skip
+_USUAL = frozenset(
+    [
+        b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"content-encoding", b"content-length",
+        b"content-type", b"date", b"etag", b"expect", b"if-match", b"if-modified-since", b"if-none-match",
+        b"last-modified", b"location", b"origin", b"pragma", b"range", b"referer", b"server", b"traceparent",
+        b"user-agent", b"vary", b"x-request-id",
+    ]
+)  # fmt: skip
+
+_KEEP, _DROP, _HOST, _COOKIE, _CODING, _CONNECTION, _UPGRADE, _FORWARDS, _SET_COOKIE = range(9)
+_SPECIAL = {
+    b"host": _HOST,
+    b"transfer-encoding": _CODING,
+    b"connection": _CONNECTION,
+    b"upgrade": _UPGRADE,
+    b"max-forwards": _FORWARDS,
+}
+_CHUNKED = b"Transfer-Encoding: chunked"
+
+
+class RequestRules:
+    """What one route does to header lines. `dropped` and `cookies` identify the caller; names are lower case."""
+
+    __slots__ = ("_actions", "_cookies", "_dropped")
+
+    def __init__(self, dropped: Iterable[bytes], cookies: frozenset[bytes]) -> None:
+        self._dropped = frozenset(dropped)
+        self._cookies = cookies
+        self._actions = {
+            **dict.fromkeys(_USUAL, _KEEP),
+            **dict.fromkeys(HOP_BY_HOP | self._dropped, _DROP),
+            b"cookie": _COOKIE if cookies else _KEEP,
+            **{name: action for name, action in _SPECIAL.items() if name not in self._dropped},
+        }
+
+    def lines(self, head: RequestHead, authority: bytes, *, upgrade: bool) -> list[bytes]:
+        """Return the lines that go on, in their order."""
+        actions = self._actions
+        nominated = connection_tokens(head) - _FRAMING if b"connection" in head.names else None
+        kept: list[bytes] = []
+        for name, line in zip(head.names, head.lines, strict=True):
+            action = actions.get(name)
+            if nominated and name in nominated and not (upgrade and name == b"upgrade"):
+                continue
+            if action == _KEEP or (action is None and not self._looks_like_ours(name)):
+                kept.append(line)
+            elif action == _HOST:
+                kept.append(line[:5] + b" " + authority)
+            elif action is not None and action > _HOST:
+                self._special(action, line, kept, upgrade)
+        return kept
+
+    def _special(self, action: int, line: bytes, kept: list[bytes], upgrade: bool) -> None:
+        if action == _COOKIE:
+            value = without(line[7:].strip(b" \t"), self._cookies) if self._names_ours(line) else None
+            if value is None:
+                kept.append(line)
+            elif value:
+                kept.append(line[:7] + b" " + value)
+        elif action == _CODING:
+            kept.append(_CHUNKED)
+        elif action == _FORWARDS:
+            kept.append(line[:13] + b" %d" % (max_forwards(line[13:]) - 1))
+        elif upgrade:
+            kept.append(b"Connection: Upgrade" if action == _CONNECTION else line)
+
+    def _names_ours(self, line: bytes) -> bool:
+        return any(name in line for name in self._cookies)
+
+    def _looks_like_ours(self, name: bytes) -> bool:
+        """X_Session_Id: gateways and CGI-like applications take it for X-Session-Id, so it may not pass either."""
+        return b"_" in name and name.replace(b"_", b"-") in self._dropped
+
+    def trailers(self, trailers: list[tuple[bytes, bytes]]) -> list[bytes]:
+        """Return the trailer lines that may go on: none that frame, route, authenticate or identify."""
+        return [
+            name + b": " + value
+            for name, value in trailers
+            if (lower := name.lower()) not in _NEVER_TRAILERS
+            and lower not in self._dropped
+            and not self._looks_like_ours(lower)
+        ]
+
+
+class ResponseRules:
+    """What happens to the lines of every response. `carriers` and `cookies` are our own identifiers."""
+
+    __slots__ = ("_actions", "_cookies")
+
+    def __init__(self, carriers: Iterable[bytes], cookies: frozenset[bytes]) -> None:
+        self._cookies = tuple(name + b"=" for name in cookies)
+        self._actions = {
+            **dict.fromkeys(HOP_BY_HOP | frozenset(carriers), _DROP),
+            b"transfer-encoding": _CODING,
+            b"connection": _CONNECTION,
+            b"upgrade": _UPGRADE,
+            b"set-cookie": _SET_COOKIE,
+        }
+
+    def lines(self, head: ResponseHead, *, chunked: bool, upgrade: bool) -> list[bytes]:
+        """Return the lines that go on; `chunked` says that the body goes on in chunks."""
+        actions = self._actions
+        nominated = connection_tokens(head) - _FRAMING if b"connection" in head.names else None
+        kept = [head.status_line]
+        for name, line in zip(head.names, head.lines, strict=True):
+            action = actions.get(name)
+            if action is None:
+                if not (nominated and name in nominated):
+                    kept.append(line)
+            elif action == _SET_COOKIE:
+                if not line[11:].lstrip().startswith(self._cookies):
+                    kept.append(line)
+            elif (action == _CODING and chunked) or (action > _CODING and upgrade):
+                kept.append(line)
+        return kept
+
+
+def connection_tokens(head: Headers) -> frozenset[bytes]:
+    """Return the lower-case tokens of Connection (RFC 9110 section 7.6.1)."""
+    values = head.all(b"connection")
+    if len(values) == 1 and values[0] in _SIMPLE_CONNECTION:
+        return _SIMPLE_CONNECTION[values[0]]
+    return frozenset(token for value in values for part in value.split(b",") if (token := part.strip(b" \t").lower()))
+
+
+_SIMPLE_CONNECTION = {
+    value: frozenset([value.lower()]) for value in (b"keep-alive", b"close", b"Keep-Alive", b"Close", b"Upgrade")
+}
+
+
+def max_forwards(value: bytes) -> int:
+    """Return Max-Forwards (RFC 9110 section 7.6.2); raise `Refusal` where it is no number."""
+    digits = value.strip(b" \t")
+    if not digits.isdigit() or len(digits) > 9:  # noqa: PLR2004 - more digits than any hop count has
+        raise Refusal("bad_request", "Max-Forwards is not a number.")
+    return int(digits)
+
+
+def wants_upgrade(head: RequestHead) -> bool:
+    """Say whether the request asks for another protocol that a tunnel can carry: not HTTP/2 (RFC 9113 dropped h2c)."""
+    if b"upgrade" not in head.names or head.minor == 0:
+        return False
+    protocols = b",".join(head.all(b"upgrade")).lower()
+    return b"upgrade" in connection_tokens(head) and b"h2c" not in protocols

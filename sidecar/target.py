@@ -1,0 +1,121 @@
+"""What a request is for (RFC 9112 sections 3.2 and 3.3, RFC 3986).
+
+Decides the host, port and path that routes are matched on. The request target rules; Host is consulted for origin-form
+only, though it must always be there once and well formed. The bytes of the path are never changed here: `compared` is
+for matching, `path` for the wire, and `plain` says whether every reader takes them for the same thing.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from sidecar.errors import Refusal
+from sidecar.model import DEFAULT_PORTS, Target
+
+if TYPE_CHECKING:
+    from sidecar.message import RequestHead
+
+_AUTHORITY = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?\Z")
+_ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([/?].*)?\Z")
+_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?\Z")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+# %2f and %5c, a backslash, a dot segment with parameters, an escaped NUL: some upstreams read these as path syntax
+_READ_DIFFERENTLY = re.compile(r"%2f|%5c|%00|\\|(?:^|/)\.{1,2};", re.IGNORECASE)
+
+
+def read_target(head: RequestHead) -> Target:
+    """Return the target of a request; raise `Refusal` (bad_request) where it is not one unambiguous target."""
+    hosts = head.all(b"host")
+    if len(hosts) > 1 or (not hosts and head.minor):
+        raise Refusal("bad_request", "The request needs exactly one Host header.", close=True)
+    host = hosts[0] if hosts else b""
+    raw = head.target
+    if head.method == b"CONNECT":
+        return _authority_form(raw, host)
+    if raw[:1] == b"/":
+        return _origin_form(raw, host)
+    if raw == b"*" and head.method == b"OPTIONS":
+        name, port = _host(host) if host else ("", 80)
+        return Target("asterisk", "http", name, port, raw, "*", True)
+    return _absolute_form(raw, host)
+
+
+def _origin_form(raw: bytes, host: bytes) -> Target:
+    name, port = _host(host) if host else ("", 80)
+    compared, plain = _path(raw)
+    return Target("origin", "http", name, port, raw, compared, plain)
+
+
+def _absolute_form(raw: bytes, host: bytes) -> Target:
+    match = _ABSOLUTE.match(raw)
+    if match is None:
+        raise Refusal("bad_request", "The request target is neither a path nor an http:// or https:// URL.", close=True)
+    if host:
+        _host(host)  # RFC 9112 section 3.2: an invalid Host is refused even where it is not used
+    scheme = match[1].decode("ascii").lower()
+    name, port = _authority(match[2], DEFAULT_PORTS[scheme])
+    path = match[3] or b"/"
+    if path[:1] == b"?":
+        path = b"/" + path
+    compared, plain = _path(path)
+    return Target("absolute", scheme, name, port, path, compared, plain)
+
+
+def _authority_form(raw: bytes, host: bytes) -> Target:
+    if host:
+        _host(host)
+    name, port = _authority(raw, 0)
+    if not port:
+        raise Refusal("bad_request", "CONNECT needs HOST:PORT.", close=True)
+    return Target("authority", "https", name, port, raw, "", True)
+
+
+@lru_cache(maxsize=1024)
+def _host(value: bytes) -> tuple[str, int]:
+    return _authority(value.strip(b" \t"), DEFAULT_PORTS["http"])
+
+
+def _authority(value: bytes, default_port: int) -> tuple[str, int]:
+    """Return host (lower case, without brackets and trailing dot) and port; userinfo and the like are refused."""
+    match = _AUTHORITY.match(value)
+    if match is None:
+        raise Refusal("bad_request", "The host is not HOST or HOST:PORT.", close=True)
+    name = (match[1] or match[2]).decode("ascii").lower()
+    port = int(match[3]) if match[3] else default_port
+    if port > 65535 or (match[3] and port == 0):  # noqa: PLR2004 - the largest port
+        raise Refusal("bad_request", "The port is out of range.", close=True)
+    return name.removesuffix("."), port
+
+
+def _path(raw: bytes) -> tuple[str, bool]:
+    """Return the path as routes compare it, and whether it has one reading."""
+    path = raw.partition(b"?")[0]
+    if b"#" in raw:
+        raise Refusal("bad_request", "The request target has a fragment.", close=True)
+    if _PLAIN_PATH.match(path):
+        return path.decode("ascii"), True
+    decoded = _ESCAPE.sub(_decode_unreserved, path.decode("ascii"))
+    compared = _without_dot_segments(decoded)
+    return compared, compared == decoded and not _READ_DIFFERENTLY.search(decoded)
+
+
+def _decode_unreserved(match: re.Match[str]) -> str:
+    char = chr(int(match[1], 16))
+    return char if char in _UNRESERVED else match[0]
+
+
+def _without_dot_segments(path: str) -> str:
+    """RFC 3986 section 5.2.4, on whole segments."""
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)

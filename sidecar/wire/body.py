@@ -1,0 +1,157 @@
+"""Bodies in passing: pieces in, pieces out, nothing collected (RFC 9112 sections 6 and 7).
+
+A reader takes received bytes and says which are body, where the message ends and what is left over. Lengths are
+counted; chunks are read by llhttp and framed anew, one chunk per read, so that no two readers can differ about an
+extension or a line end that we passed on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import httptools
+
+if TYPE_CHECKING:
+    from sidecar.wire.framing import Framing
+
+LONGEST_CHUNK_OVERHEAD = 16 * 1024  # bytes of chunk lines and trailers without one byte of body
+_PRELUDE = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+_END = b"\r\n\r\n"
+
+
+class BrokenBodyError(Exception):
+    """The body does not follow its framing."""
+
+
+class Piece(NamedTuple):
+    """What one read held: body bytes, whether the message is over, and what belongs to the next one."""
+
+    data: bytes
+    done: bool
+    rest: bytes
+
+
+class BodyReader(Protocol):
+    """Reads one body."""
+
+    trailers: list[tuple[bytes, bytes]]
+
+    def feed(self, data: bytes) -> Piece:
+        """Take received bytes; raise `BrokenBodyError`."""
+
+    def at_eof(self) -> bool:
+        """Say whether the end of the connection is a proper end of this body."""
+
+
+class LengthReader:
+    """Counts the bytes of a Content-Length."""
+
+    __slots__ = ("remaining", "trailers")
+
+    def __init__(self, length: int) -> None:
+        self.remaining = length
+        self.trailers: list[tuple[bytes, bytes]] = []
+
+    def feed(self, data: bytes) -> Piece:
+        size = len(data)
+        if size < self.remaining:
+            self.remaining -= size
+            return Piece(data, False, b"")
+        end, self.remaining = self.remaining, 0
+        return Piece(data, True, b"") if size == end else Piece(data[:end], True, data[end:])
+
+    def at_eof(self) -> bool:
+        return self.remaining == 0
+
+
+class CloseReader:
+    """Takes everything until the connection ends."""
+
+    __slots__ = ("trailers",)
+
+    def __init__(self) -> None:
+        self.trailers: list[tuple[bytes, bytes]] = []
+
+    def feed(self, data: bytes) -> Piece:
+        return Piece(data, False, b"")
+
+    def at_eof(self) -> bool:
+        return True
+
+
+class ChunkedReader:
+    """Lets llhttp read chunks and trailers."""
+
+    __slots__ = ("_overhead", "_parser", "_pieces", "_tail", "done", "trailers")
+
+    def __init__(self) -> None:
+        self.trailers: list[tuple[bytes, bytes]] = []
+        self.done = False
+        self._pieces: list[bytes] = []
+        self._overhead = 0
+        self._tail = b""
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(_PRELUDE)
+        self.trailers.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.trailers.append((name, value))
+
+    def on_body(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+    def feed(self, data: bytes) -> Piece:
+        start = 0
+        while not self.done and start < len(data):
+            start = self._step(data, start)
+        pieces = self._pieces
+        self._pieces = []
+        return Piece(pieces[0] if len(pieces) == 1 else b"".join(pieces), self.done, data[start:])
+
+    def _step(self, data: bytes, start: int) -> int:
+        """Feed up to the next empty line: only there can a chunked message end, so llhttp never runs past it."""
+        end = self._empty_line(data, start)
+        known = len(self._pieces)
+        part = data[start:end] if start or end < len(data) else data
+        try:
+            self._parser.feed_data(part)
+        except httptools.HttpParserError:
+            raise BrokenBodyError from None
+        self._overhead = 0 if len(self._pieces) > known else self._overhead + len(part)
+        if self._overhead > LONGEST_CHUNK_OVERHEAD:
+            raise BrokenBodyError
+        self._tail = part[-3:] if len(part) > 2 else (self._tail + part)[-3:]  # noqa: PLR2004
+        return end
+
+    def _empty_line(self, data: bytes, start: int) -> int:
+        """Return the index after the next CRLF CRLF, which may have begun in earlier data; else the data's end."""
+        across = (self._tail + data[start : start + 3]).find(_END)
+        if across >= 0:
+            return start + across + 4 - len(self._tail)
+        found = data.find(_END, start)
+        return found + 4 if found >= 0 else len(data)
+
+    def at_eof(self) -> bool:
+        return self.done
+
+
+def reader(framing: Framing) -> BodyReader | None:
+    """Return the reader for a framing; None where there is no body."""
+    if framing.chunked:
+        return ChunkedReader()
+    if framing.until_close:
+        return CloseReader()
+    return LengthReader(framing.length) if framing.length else None
+
+
+def chunk(data: bytes) -> bytes:
+    """Frame one piece as one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: list[bytes]) -> bytes:
+    """Return the last chunk and the trailer section made of whole lines."""
+    return b"0\r\n" + b"".join(line + b"\r\n" for line in trailers) + b"\r\n"

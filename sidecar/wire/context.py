@@ -1,0 +1,87 @@
+"""What all connections of one process share: limits, the clock of their deadlines, and the memory kept for replays."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from sidecar.settings import Limits
+    from sidecar.wire.downstream import Downstream
+    from sidecar.wire.exchange import Exchange
+
+NEVER = math.inf
+TICK = 0.1  # seconds: how much later than asked a deadline may fire
+
+
+class Timed(Protocol):
+    """A connection with a deadline."""
+
+    deadline: float
+
+    def expire(self) -> None:
+        """Take the consequence of the deadline."""
+
+
+class Deadlines:
+    """One timer for all connections: a request sets a number instead of making and cancelling timers.
+
+    `now` is the event loop's time at the last tick, in seconds.
+    """
+
+    __slots__ = ("_handle", "_live", "_loop", "now")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._live: set[Timed] = set()
+        self.now = loop.time()
+        self._handle = loop.call_later(TICK, self._tick)
+
+    def add(self, timed: Timed) -> None:
+        self._live.add(timed)
+
+    def discard(self, timed: Timed) -> None:
+        self._live.discard(timed)
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+    def _tick(self) -> None:
+        self.now = now = self._loop.time()
+        for timed in [timed for timed in self._live if timed.deadline <= now]:
+            timed.deadline = NEVER
+            timed.expire()
+        self._handle = self._loop.call_later(TICK, self._tick)
+
+
+class Wire:
+    """The context of one process. `begin` is called with each request that arrives: the corridor's entrance."""
+
+    __slots__ = (
+        "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop", "outgoing", "replay_memory",
+        "upstreams",
+    )  # fmt: skip
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, limits: Limits, begin: Callable[[Exchange], None] | None = None
+    ) -> None:
+        self.loop = loop
+        self.limits = limits
+        self.begin = begin
+        self.deadlines = Deadlines(loop)
+        self.downstreams: set[Downstream] = set()
+        self.outgoing: set[object] = set()  # our own addresses on upstream connections: who calls from one is us
+        self.upstreams = 0
+        self.accepted = 0
+        self.draining = False
+        self.replay_memory = 0  # bytes of request bodies kept at the moment
+
+    def keep(self, size: int) -> bool:
+        """Take `size` bytes of the replay memory, if there are so many."""
+        if self.replay_memory + size > self.limits.replay_memory:
+            return False
+        self.replay_memory += size
+        return True

@@ -1,0 +1,366 @@
+"""The connection from a caller: reads requests one after the other, writes their responses in the same order.
+
+While one exchange is under way the bytes of the next request wait, and reading stops (RFC 9112 section 9.3). A request
+that is refused before its body was read ends the connection, so that a body never becomes a request. The caller's
+half-close is an end of patience, not an end: what is on its way is delivered as long as it keeps coming.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import TYPE_CHECKING, cast
+
+from sidecar.errors import Refusal
+from sidecar.headers import connection_tokens
+from sidecar.message import Peer
+from sidecar.wire import body
+from sidecar.wire.body import BodyReader, BrokenBodyError
+from sidecar.wire.context import NEVER, Wire
+from sidecar.wire.exchange import Exchange
+from sidecar.wire.framing import request_framing
+from sidecar.wire.head import parse_request
+from sidecar.wire.problem import problem
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Upstream
+
+_END = b"\r\n\r\n"
+LINGER = 2.0  # seconds to let a caller read our answer while it still sends
+HALF_CLOSED_PATIENCE = 1.0  # seconds between two pieces of a response for a caller that has closed its side
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Downstream(asyncio.Protocol):
+    """One connection. `app` is the application that the listener belongs to."""
+
+    __slots__ = (
+        "_at", "_buffer", "_lingering", "_paused", "_reader", "_reading", "_transport", "_tunnel", "_app", "_half_closed",
+        "deadline", "exchange", "keep_alive", "peer", "wire",
+    )  # fmt: skip
+
+    def __init__(self, wire: Wire, app: str | None) -> None:
+        self.wire = wire
+        self._app = app
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._buffer = b""
+        self._at = 0  # where the next message starts in the buffer
+        self._reader: BodyReader | None = None
+        self._tunnel: asyncio.Transport | None = None
+        self._paused = False
+        self._reading = False
+        self._lingering = False
+        self._half_closed = False
+        self.exchange: Exchange | None = None
+        self.keep_alive = True
+        self.deadline = NEVER
+        self.peer = Peer()
+
+    # -- the exchange's side ------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._half_closed:
+            self.deadline = self.wire.deadlines.now + HALF_CLOSED_PATIENCE
+
+    def exchange_over(self, exchange: Exchange) -> None:
+        """The response has been written whole: go on to the next request, or close."""
+        self.exchange = None
+        if not exchange.complete:
+            self._linger()
+        elif not self.keep_alive or self.wire.draining or self._half_closed:
+            self._transport.close()
+        else:
+            self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+            if self._buffer and not self._reading:
+                self._read()
+            if self._paused and self.exchange is None:
+                self.resume()
+
+    def abort(self) -> None:
+        """Break off in a way that cannot be taken for a clean end (a reset: a FIN may end a body)."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+    def failed(self, exchange: Exchange, _exc: BaseException | None) -> None:
+        """A task of the exchange ended in an exception that nobody foresaw: answer, or break off."""
+        if exchange.errand is not None:
+            exchange.errand.refuse(exchange, Refusal("internal", close=True))
+        self.wire.loop.call_exception_handler({"message": "an exchange failed", "exception": _exc})
+
+    def pause(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def tunnel(self, upstream: Upstream, out: bytes, rest: bytes) -> None:
+        """From here on pass bytes between this connection and `upstream`, both ways, as they come."""
+        exchange, self.exchange = self.exchange, None
+        self._transport.write(out + rest)
+        self._tunnel = upstream.transport
+        upstream.tunnel_to(self._transport)
+        self.deadline = NEVER
+        waiting = self._buffer[self._at :]
+        self._buffer = b""
+        if waiting:
+            self._tunnel.write(waiting)
+        self.resume()
+        if exchange is not None:
+            exchange.tunnelled()
+
+    def is_ours(self) -> bool:
+        """Say whether this connection comes from one of our own upstream connections."""
+        return bool(self.wire.outgoing) and self._transport.get_extra_info("peername") in self.wire.outgoing
+
+    # -- asyncio's side -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.peer = _peer(transport, self._app)
+        wire = self.wire
+        wire.accepted += 1
+        wire.downstreams.add(self)
+        wire.deadlines.add(self)
+        self.deadline = wire.deadlines.now + wire.limits.head_timeout
+        if len(wire.downstreams) > wire.limits.connections:
+            self._answer_and_close(Refusal("overloaded", "Too many connections.", retry_after=1, close=True))
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.write(data)
+        elif self._lingering:
+            pass
+        elif self.exchange is None:
+            self._buffer = self._buffer[self._at :] + data if self._buffer else data
+            self._at = 0
+            self._read()
+        elif self._reader is not None:
+            self._read_body(data)
+        else:
+            self._buffer = self._buffer[self._at :] + data
+            self._at = 0
+            self.pause()
+
+    def eof_received(self) -> bool:
+        if self._tunnel is not None:
+            if self._tunnel.can_write_eof():
+                self._tunnel.write_eof()
+            return True
+        exchange = self.exchange
+        if exchange is None or self._lingering:
+            return False
+        if not exchange.complete:
+            exchange.abort()
+            return False
+        self._half_closed = True
+        self.deadline = self.wire.deadlines.now + HALF_CLOSED_PATIENCE
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.wire.downstreams.discard(self)
+        self.wire.deadlines.discard(self)
+        if self._tunnel is not None:
+            if exc is None:
+                self._tunnel.close()
+            else:
+                self._tunnel.abort()
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.downstream_lost()
+
+    def pause_writing(self) -> None:
+        if self._tunnel is not None:
+            with contextlib.suppress(RuntimeError):  # the other side is closing
+                self._tunnel.pause_reading()
+        elif self.exchange is not None:
+            self.exchange.pause_response()
+            self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+
+    def resume_writing(self) -> None:
+        if self._tunnel is not None:
+            with contextlib.suppress(RuntimeError):
+                self._tunnel.resume_reading()
+        elif self.exchange is not None:
+            self.deadline = NEVER
+            self.exchange.resume_response()
+
+    def expire(self) -> None:
+        """Too slow: with a request head, with a body, with reading, or idle."""
+        exchange = self.exchange
+        if self._lingering or (exchange is None and not self._buffer):
+            self._transport.abort()
+        elif exchange is None:
+            self._answer_and_close(Refusal("timeout", "The request head took too long to arrive.", close=True))
+        elif not exchange.complete and not exchange.responded and exchange.errand is not None:
+            refusal = Refusal("timeout", "The request body took too long to arrive.", close=True)
+            exchange.errand.refuse(exchange, refusal)
+        else:
+            exchange.abort()
+
+    def drain(self) -> None:
+        """Close if idle; otherwise after the response that is under way."""
+        self.keep_alive = False
+        if self.exchange is None and self._tunnel is None and not self._buffer:
+            self._transport.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Read requests from the buffer until one is under way or more bytes are needed."""
+        self._reading = True
+        while self.exchange is None and self._at < len(self._buffer) and not self._lingering:
+            if self._transport.is_closing() or not self._read_request():
+                break
+        self._reading = False
+        if self._at >= len(self._buffer):
+            self._buffer = b""
+            self._at = 0
+        elif self.exchange is not None:
+            self.pause()
+
+    def _read_request(self) -> bool:
+        """Read one request's head, and what is here of its body; False if more bytes are needed."""
+        buffer = self._buffer
+        start = self._at
+        if buffer[start] in b"\r\n":
+            return self._skip_empty_line()
+        end = buffer.find(_END, start) + 4
+        limits = self.wire.limits
+        if end == 3 or end - start > limits.headers:  # noqa: PLR2004 - find() gave -1
+            return self._head_incomplete(buffer, start)
+        self._at = end
+        try:
+            head = parse_request(buffer if start == 0 and end == len(buffer) else buffer[start:end], limits)
+            framing = request_framing(head)
+        except Refusal as refusal:
+            self._answer_and_close(refusal)
+            return False
+        self.deadline = NEVER
+        self.keep_alive = head.minor == 1 and not (
+            b"connection" in head.names and b"close" in connection_tokens(head)
+        )
+        self.exchange = exchange = Exchange(self, head, framing)
+        self._reader = body.reader(framing)
+        if self._reader is not None:
+            self.deadline = self.wire.deadlines.now + limits.idle_timeout
+        elif not exchange.complete:
+            exchange.complete = True
+        self._begin(exchange)
+        if self._reader is not None and self.exchange is exchange and self._at < len(buffer):
+            rest = buffer[self._at :]
+            self._buffer = b""
+            self._at = 0
+            self._read_body(rest)
+        return True
+
+    def _begin(self, exchange: Exchange) -> None:
+        begin = self.wire.begin
+        if begin is None:
+            self._answer_and_close(Refusal("overloaded", "The sidecar is starting.", retry_after=1, close=True))
+        else:
+            begin(exchange)
+
+    def _skip_empty_line(self) -> bool:
+        """RFC 9112 section 2.2: an empty line before a request line is ignored; a bare CR or LF is not one."""
+        if self._buffer.startswith(b"\r\n", self._at):
+            self._at += 2
+            return True
+        if self._buffer[self._at :] == b"\r":
+            return False
+        self._answer_and_close(Refusal("bad_request", "A request begins with its method.", close=True))
+        return False
+
+    def _head_incomplete(self, buffer: bytes, start: int) -> bool:
+        limits = self.wire.limits
+        size = len(buffer) - start
+        if size > limits.headers or buffer.find(_END, start) >= 0:
+            line_end = buffer.find(b"\r\n", start)
+            name = "target_too_large" if line_end < 0 or line_end - start > limits.target else "headers_too_large"
+            self._answer_and_close(Refusal(name, close=True))
+        elif _hopeless(buffer[start:]):
+            self._answer_and_close(Refusal("bad_request", "The request head is malformed.", close=True))
+        elif start == 0 or self.deadline == NEVER or self._at:
+            self._await_head()
+        return False
+
+    def _await_head(self) -> None:
+        """The head's deadline counts from its first byte and is not prolonged by further ones."""
+        now = self.wire.deadlines.now
+        self._buffer = self._buffer[self._at :]
+        self._at = 0
+        self.deadline = min(self.deadline, now + self.wire.limits.head_timeout)
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = cast("Exchange", self.exchange)
+        reader = cast("BodyReader", self._reader)
+        try:
+            piece = reader.feed(data)
+        except BrokenBodyError:
+            self._body_broken(exchange)
+            return
+        self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+        exchange.request_data(piece.data)
+        if not piece.done:
+            return
+        self._reader = None
+        self.deadline = NEVER
+        if piece.rest:
+            self._buffer = piece.rest
+            self._at = 0
+        if self.exchange is exchange:
+            exchange.request_end(reader.trailers)
+            if self._buffer and self.exchange is not None:
+                self.pause()
+
+    def _body_broken(self, exchange: Exchange) -> None:
+        """The upstream must not take what it has for a whole request, and nothing after it is a request of ours."""
+        if exchange.responded or exchange.errand is None:
+            exchange.abort()
+            return
+        refusal = Refusal("bad_request", "The request body does not follow its framing.", close=True)
+        exchange.errand.refuse(exchange, refusal)
+
+    def _answer_and_close(self, refusal: Refusal) -> None:
+        self.keep_alive = False
+        self._transport.write(problem(refusal, close=True))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close so that the caller can still read what we wrote, although it goes on sending (RFC 9112 section 9.6)."""
+        self._lingering = True
+        self._reader = None
+        self._buffer = b""
+        self._at = 0
+        self.deadline = self.wire.deadlines.now + LINGER
+        if self._transport.is_closing():
+            return
+        self.resume()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+
+def _hopeless(head: bytes) -> bool:
+    """Say whether an incomplete head can never become a request: a wrong first byte, or a bare LF."""
+    if not head[:1].isalpha():
+        return True
+    return head.count(b"\n") != head.count(b"\r\n")
+
+
+def _peer(transport: asyncio.BaseTransport, app: str | None) -> Peer:
+    name = transport.get_extra_info("peername")
+    if not isinstance(name, tuple):
+        return Peer(loopback=True, app=app)
+    host = str(name[0])
+    return Peer(loopback=host.startswith(("127.", "::ffff:127.")) or host == "::1", app=app)
+
+

@@ -1,0 +1,340 @@
+"""One request and its response on their way through: who reads from whom, and who may still be answered.
+
+Owns no socket. It joins a `Downstream` and an `Upstream`, keeps the request body as long as it may have to be sent
+again, and turns every ending into one of four: answered, refused by us, broken off (the other side learns of it as an
+abort, never as a clean end), or tunnelled. The corridor (`proxy`) decides; this carries out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sidecar.errors import Refusal
+from sidecar.wire.body import chunk, last_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from sidecar.headers import RequestRules, ResponseRules
+    from sidecar.message import RequestHead, ResponseHead
+    from sidecar.settings import UpstreamTimeout
+    from sidecar.wire.downstream import Downstream
+    from sidecar.wire.framing import Framing
+    from sidecar.wire.pool import Pool
+    from sidecar.wire.upstream import Upstream
+
+MOST_INTERIM = 32  # 1xx responses to one request
+UNSENT_LIMIT = 64 * 1024  # bytes of body taken from the caller before there is an upstream to give them to
+IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"])  # RFC 9110 section 9.2.2
+
+_APART: set[asyncio.Task[None]] = set()  # keeps the tasks of `wait_apart` alive
+
+
+class Errand(Protocol):
+    """What the corridor attached to the exchange: its plan for the response."""
+
+    rules: RequestRules
+    response_rules: ResponseRules
+    timeout: UpstreamTimeout
+    body_limit: int
+
+    def responded(self, exchange: Exchange, head: ResponseHead) -> bool:
+        """Look at a final response head; True holds the response back until `resume` or `send` is called."""
+
+    def over(self, exchange: Exchange) -> None:
+        """Take note that the exchange has ended."""
+
+    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Answer a failure that the wire found."""
+
+
+class Exchange:
+    """The state of one request. The attributes above the blank line in `__slots__` are read by the corridor."""
+
+    __slots__ = (
+        "complete", "downstream", "errand", "framing", "head", "passage", "responded", "status", "target", "upgrade",
+
+        "_chunked_in", "_chunked_out", "_interims", "_kept", "_kept_size", "_over", "_pool", "_request", "_retried",
+        "_started", "_task", "_trailers", "_upstream", "_whole",
+    )  # fmt: skip
+
+    def __init__(self, downstream: Downstream, head: RequestHead, framing: Framing) -> None:
+        self.downstream = downstream
+        self.head = head
+        self.framing = framing
+        self.errand: Errand | None = None
+        self.passage: Any = None  # the corridor's own notes
+        self.target: Any = None
+        self.status = 0  # of the final response, once its head is on the way to the caller
+        self.responded = False
+        self.upgrade = False
+        self.complete = not (framing.length or framing.chunked)  # whether the request has arrived whole
+        self._kept: list[bytes] | None = None if self.complete else []  # the body so far
+        self._kept_size = 0
+        self._whole = True  # whether all of the body that came is kept
+        self._upstream: Upstream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._chunked_out = False
+        self._interims = 0
+        self._over = False
+        self._retried = False
+        self._started = False  # whether the caller's body is being passed on
+        self._trailers: list[tuple[bytes, bytes]] = []
+
+    # -- the corridor's side ------------------------------------------------------------------------------------
+
+    def send(self, pool: Pool, request: bytes) -> None:
+        """Send the request head (and what is kept of the body) on a connection of `pool`; may be called again."""
+        self._pool = pool
+        self._request = request
+        upstream = pool.take()
+        if upstream is not None:
+            self._attach(upstream)
+        else:
+            self.wait(self._connect(pool))
+
+    def wait(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what needs awaiting in a task that ends with the caller's interest."""
+        self._task = asyncio.get_running_loop().create_task(work)
+        self._task.add_done_callback(self._waited)
+
+    def wait_apart(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what needs awaiting in a task that does not end with the caller's interest."""
+        task = asyncio.get_running_loop().create_task(work)
+        _APART.add(task)
+        task.add_done_callback(_APART.discard)
+
+    def refuse(self, response: bytes, status: int) -> None:
+        """Answer the caller ourselves, unless an answer is under way; then break off."""
+        if self._over:
+            return
+        self._drop_upstream()
+        if self.responded:
+            self.abort()
+            return
+        self.responded = True
+        self.status = status
+        self.downstream.write(response)
+        self._end()
+
+    def resume(self) -> None:
+        """Pass on the response that `Errand.responded` held back."""
+        if self._upstream is not None:
+            self._upstream.release_held()
+
+    def whole(self) -> bool:
+        """Say whether what came of the request so far can be sent again byte for byte."""
+        return self._whole
+
+    def untouched(self) -> bool:
+        """Say whether no byte of a body has come from the caller yet."""
+        return not self.complete and self._kept == []
+
+    def detach(self) -> None:
+        """Let go of the upstream connection whose response is not wanted."""
+        self._drop_upstream()
+        self._started = False
+
+    def abort(self) -> None:
+        """Break off both sides."""
+        if not self._over:
+            self._drop_upstream()
+            self._finish()
+            self.downstream.abort()
+
+    # -- the caller's side --------------------------------------------------------------------------------------
+
+    def request_data(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        if not data:
+            return
+        self._keep(data)
+        upstream = self._upstream
+        if upstream is not None and self._started:
+            upstream.write_body(chunk(data) if self.framing.chunked else data)
+        elif self._kept_size > UNSENT_LIMIT:
+            self.downstream.pause()
+
+    def request_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """Take note that the request has arrived whole."""
+        self.complete = True
+        self._trailers = trailers
+        if self._upstream is not None and self._started:
+            self._send_end(self._upstream)
+
+    def downstream_lost(self) -> None:
+        """The caller has gone: nobody wants the response."""
+        if not self._over:
+            self._drop_upstream()
+            self._finish()
+
+    def tunnelled(self) -> None:
+        """The two connections are a tunnel now, and no exchange any more."""
+        self._upstream = None
+        self._finish()
+
+    def pause_response(self) -> None:
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume_response(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    # -- the upstream's side ------------------------------------------------------------------------------------
+
+    def interim(self, head: ResponseHead) -> bool:
+        """Pass on a 1xx response; False where there were too many."""
+        self._interims += 1
+        if self._interims > MOST_INTERIM:
+            return False
+        errand = self.errand
+        if self.head.minor and errand is not None:
+            lines = errand.response_rules.lines(head, chunked=False, upgrade=False)
+            self.downstream.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        return True
+
+    def response(self, head: ResponseHead, framing: Framing) -> bytes | None:
+        """Take the final response's head; return the bytes for the caller, None where it is held back."""
+        errand = self.errand
+        if errand is None or errand.responded(self, head):
+            return None
+        return self.response_head(head, framing, errand.response_rules)
+
+    def response_head(self, head: ResponseHead, framing: Framing, rules: ResponseRules) -> bytes:
+        """Return the head as the caller gets it."""
+        self.responded = True
+        self.status = head.status
+        modern = self.head.minor == 1
+        self._chunked_out = framing.chunked and modern
+        upgraded = head.status == 101  # noqa: PLR2004
+        lines = rules.lines(head, chunked=modern, upgrade=upgraded)
+        if not head.minor:
+            lines[0] = b"HTTP/1.1" + lines[0][8:]
+        downstream = self.downstream
+        if framing.until_close or (framing.chunked and not modern) or not self.complete:
+            downstream.keep_alive = False
+        if not (downstream.keep_alive or upgraded):
+            lines.append(b"Connection: close")
+        lines.append(b"\r\n")
+        return b"\r\n".join(lines)
+
+    def response_data(self, head: bytes, data: bytes) -> None:
+        """Pass on the head, if it is still to go, and a piece of the body."""
+        if data:
+            self.downstream.write(head + (chunk(data) if self._chunked_out else data) if head else
+                                  (chunk(data) if self._chunked_out else data))  # fmt: skip
+        elif head:
+            self.downstream.write(head)
+
+    def response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The response has been passed on whole."""
+        self._upstream = None
+        if self._chunked_out and self.errand is not None:
+            self.downstream.write(last_chunk(self.errand.rules.trailers(trailers)))
+        self._end()
+
+    def upstream_lost(self, refusal: Refusal, *, untouched: bool) -> None:
+        """The upstream connection broke. `untouched`: it had been used before and gave no byte for this request."""
+        if self._over:
+            return
+        self._upstream = None
+        again = untouched and not self._retried and self.head.method in IDEMPOTENT and self.whole()
+        if again:
+            self._retried = True
+            self._started = False
+            self.wait(self._connect(self._pool))
+        elif self.errand is not None:
+            self.errand.refuse(self, refusal)
+
+    def pause_request(self) -> None:
+        self.downstream.pause()
+
+    def resume_request(self) -> None:
+        self.downstream.resume()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _connect(self, pool: Pool) -> None:
+        try:
+            upstream = await pool.connect()
+        except Refusal as refusal:
+            if self.errand is not None:
+                self.errand.refuse(self, refusal)
+            return
+        if self._over:
+            pool.give_back(upstream)
+        else:
+            self._attach(upstream)
+
+    def _attach(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._started = True
+        body = self._kept
+        upstream.start(self, self._request)
+        if body or self.framing.chunked or not self.complete:
+            for piece in body or ():
+                upstream.write_body(chunk(piece) if self.framing.chunked else piece)
+            if self.complete:
+                self._send_end(upstream)
+            self._forget_if_large()
+            self.downstream.resume()
+
+    def _send_end(self, upstream: Upstream) -> None:
+        if self.framing.chunked and self.errand is not None:
+            upstream.write_body(last_chunk(self.errand.rules.trailers(self._trailers)))
+        upstream.request_sent()
+
+    def _keep(self, data: bytes) -> None:
+        kept = self._kept
+        if kept is None:
+            return
+        size = len(data)
+        if self._started and not self._may_keep(size):
+            self._let_go()
+            return
+        kept.append(data)
+        self._kept_size += size
+        self.downstream.wire.replay_memory += size
+
+    def _may_keep(self, size: int) -> bool:
+        limit = self.errand.body_limit if self.errand is not None else 0
+        wire = self.downstream.wire
+        return self._kept_size + size <= limit and wire.replay_memory + size <= wire.limits.replay_memory
+
+    def _forget_if_large(self) -> None:
+        if self._kept is not None and not self._may_keep(0):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.downstream.wire.replay_memory -= self._kept_size
+        self._kept = None
+        self._kept_size = 0
+        self._whole = False
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.drop()
+
+    def _waited(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:
+            self._task = None
+        if not task.cancelled() and task.exception() is not None:
+            self.downstream.failed(self, task.exception())
+
+    def _end(self) -> None:
+        downstream = self.downstream
+        self._finish()
+        downstream.exchange_over(self)
+
+    def _finish(self) -> None:
+        self._over = True
+        task, self._task = self._task, None
+        if task is not None and not task.done():
+            task.cancel()
+        if self._kept_size:
+            self._let_go()
+        if self.errand is not None:
+            self.errand.over(self)

@@ -1,0 +1,82 @@
+"""Where a message's body ends (RFC 9112 section 6.3): one answer, or a refusal.
+
+Pure decisions on a head that `head` has read. Content-Length and Transfer-Encoding together, lists, signs, other
+codings than chunked, and either of them where none may be: refused, never repaired.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.errors import Refusal
+from sidecar.wire.head import InvalidResponseError
+
+if TYPE_CHECKING:
+    from sidecar.message import Headers, RequestHead, ResponseHead
+
+_CONTENT_LENGTH = b"content-length"
+_TRANSFER_ENCODING = b"transfer-encoding"
+_MOST_DIGITS = 18  # 10^18 fits every reader's signed 64 bits; longer numbers wrap in some
+
+
+class Framing(NamedTuple):
+    """How the body is delimited: `length` bytes, or chunked, or (responses only) by the end of the connection."""
+
+    length: int = 0
+    chunked: bool = False
+    until_close: bool = False
+
+
+EMPTY = Framing()
+CHUNKED = Framing(chunked=True)
+UNTIL_CLOSE = Framing(until_close=True)
+
+
+class _AmbiguousError(Exception):
+    """The head gives its body's end in more than one way, or in none that all readers share."""
+
+
+def request_framing(head: RequestHead) -> Framing:
+    """Return where the request's body ends; raise `Refusal` (and the connection must be closed)."""
+    names = head.names
+    if _CONTENT_LENGTH not in names and _TRANSFER_ENCODING not in names:
+        return EMPTY
+    try:
+        framing = _explicit(head, head.minor)
+    except _AmbiguousError:
+        raise Refusal("bad_request", "The framing of the request's body is ambiguous.", close=True) from None
+    if head.method == b"CONNECT":
+        raise Refusal("bad_request", "CONNECT carries no body.", close=True)
+    return framing
+
+
+def response_framing(head: ResponseHead, method: bytes) -> Framing:
+    """Return where the body of the response to `method` ends; raise `InvalidResponseError`."""
+    names = head.names
+    status = head.status
+    explicit = UNTIL_CLOSE
+    if _CONTENT_LENGTH in names or _TRANSFER_ENCODING in names:
+        try:
+            explicit = _explicit(head, head.minor)
+        except _AmbiguousError:
+            raise InvalidResponseError from None
+    if status < 200 or status == 204:  # noqa: PLR2004 - RFC 9110 section 15
+        if explicit.chunked:
+            raise InvalidResponseError  # RFC 9112 section 6.1: no Transfer-Encoding here
+        return EMPTY
+    return EMPTY if status == 304 or method == b"HEAD" else explicit  # noqa: PLR2004
+
+
+def _explicit(head: Headers, minor: int) -> Framing:
+    lengths = head.all(_CONTENT_LENGTH)
+    codings = head.all(_TRANSFER_ENCODING)
+    if len(lengths) + len(codings) != 1:
+        raise _AmbiguousError
+    if codings:
+        if minor == 0 or codings[0].strip(b" \t").lower() != b"chunked":
+            raise _AmbiguousError
+        return CHUNKED
+    digits = lengths[0].strip(b" \t")
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise _AmbiguousError
+    return Framing(length=int(digits))

@@ -1,0 +1,85 @@
+"""Connections to one upstream: the freshest idle one, or a new one.
+
+`take` decides and touches no network; `connect` dials. Connections serve one exchange at a time and carry nobody's
+identity between two: credentials live in the requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.wire.upstream import Upstream
+
+if TYPE_CHECKING:
+    from sidecar.model import Origin
+    from sidecar.settings import Tls
+    from sidecar.wire.context import Wire
+    from sidecar.wire.dial import Dialler
+
+IDLE_LIFE = 30.0  # seconds
+MOST_IDLE = 256  # connections kept per upstream
+
+
+class Pool:
+    """The connections to one origin with one TLS configuration. `connect_timeout` in seconds.
+
+    `named`: the configuration names the origin (see `Dialler.dial`).
+    """
+
+    __slots__ = ("_connect_timeout", "_dialler", "_idle", "_named", "_origin", "_tls", "wire")
+
+    def __init__(
+        self,
+        wire: Wire,
+        dialler: Dialler,
+        origin: Origin,
+        *,
+        tls: Tls | None = None,
+        connect_timeout: float,
+        named: bool = True,
+    ) -> None:
+        self._named = named
+        self.wire = wire
+        self._dialler = dialler
+        self._origin = origin
+        self._tls = tls
+        self._connect_timeout = connect_timeout
+        self._idle: list[Upstream] = []
+
+    def take(self) -> Upstream | None:
+        """Return the idle connection that was used last: it is the likeliest to be alive."""
+        idle = self._idle
+        if not idle:
+            return None
+        upstream = idle.pop()
+        if upstream.idle_since + IDLE_LIFE > self.wire.deadlines.now:
+            return upstream
+        for old in [upstream, *idle]:
+            old.close()
+        idle.clear()
+        return None
+
+    async def connect(self) -> Upstream:
+        """Open a connection; raise `Refusal` (upstream_unreachable, upstream_timeout, destination_refused, loop)."""
+        return await self._dialler.dial(
+            lambda: Upstream(self), self._origin, tls=self._tls, timeout=self._connect_timeout, named=self._named
+        )
+
+    def give_back(self, upstream: Upstream) -> None:
+        """Take a connection that is ready for the next request."""
+        if len(self._idle) >= MOST_IDLE or self.wire.draining:
+            upstream.close()
+            return
+        upstream.idle_since = self.wire.deadlines.now
+        self._idle.append(upstream)
+
+    def forget(self, upstream: Upstream) -> None:
+        """A connection has ended."""
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def close(self) -> None:
+        """Close what is idle; what is in use ends with its exchange."""
+        for upstream in self._idle:
+            upstream.close()
+        self._idle.clear()

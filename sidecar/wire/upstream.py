@@ -1,0 +1,314 @@
+"""The connection to an upstream: sends requests, reads responses, one exchange at a time.
+
+A connection goes back to its pool only after a response that ended where its framing says, to a request that was sent
+whole. Bytes that nobody asked for, a broken head or body, an unasked-for 101: the connection is closed, so that no
+response becomes another caller's (RFC 9112 sections 6.3, 9.3 and 9.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+from sidecar.errors import Refusal
+from sidecar.headers import connection_tokens
+from sidecar.wire import body, framing
+from sidecar.wire.body import BodyReader, BrokenBodyError, CloseReader
+from sidecar.wire.context import NEVER
+from sidecar.wire.head import LONGEST_RESPONSE_HEAD, MOST_RESPONSE_HEADERS, InvalidResponseError, parse_response
+
+if TYPE_CHECKING:
+    from sidecar.message import ResponseHead
+    from sidecar.wire.exchange import Exchange
+    from sidecar.wire.pool import Pool
+
+_END = b"\r\n\r\n"
+_SWITCHING = 101
+_FINAL = 200
+
+
+class Upstream(asyncio.Protocol):
+    """One connection. `used` counts the requests it has carried."""
+
+    __slots__ = (
+        "_held", "_paused", "_pool", "_reader", "_received", "_sent", "_streaming", "_transport", "_tunnel", "_partial",
+        "_persistent", "_local", "deadline", "exchange", "idle_since", "used",
+    )  # fmt: skip
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._partial = b""
+        self._reader: BodyReader | None = None
+        self._held: tuple[ResponseHead, bytes] | None = None
+        self._tunnel: asyncio.WriteTransport | None = None
+        self._sent = False  # the request has been sent whole
+        self._received = False  # a byte of this response has come
+        self._streaming = False
+        self._persistent = False
+        self._local: object = None
+        self.exchange: Exchange | None = None
+        self.deadline = NEVER
+        self.idle_since = 0.0
+        self.used = 0
+
+    # -- the exchange's side ------------------------------------------------------------------------------------
+
+    def start(self, exchange: Exchange, request: bytes) -> None:
+        """Send a request head; the body follows by `write_body` and `request_sent`."""
+        self.exchange = exchange
+        self.used += 1
+        self._received = False
+        self._transport.write(request)
+        if exchange.complete and exchange.framing.length == 0 and not exchange.framing.chunked:
+            self.request_sent()
+        else:
+            self._sent = False
+            self._be_patient()
+
+    def write_body(self, data: bytes) -> None:
+        self._transport.write(data)
+        self._be_patient()
+
+    def request_sent(self) -> None:
+        """The response is due from now on."""
+        self._sent = True
+        exchange = self.exchange
+        if exchange is not None and exchange.errand is not None and not self._streaming:
+            self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.response
+
+    def pause(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._transport.is_closing() and self._held is None:
+            self._transport.resume_reading()
+
+    def release_held(self) -> None:
+        """Pass on the response that was held back."""
+        held, self._held = self._held, None
+        exchange = self.exchange
+        if held is None or exchange is None or exchange.errand is None:
+            return
+        head, rest = held
+        self._transport.resume_reading()
+        try:
+            frame = framing.response_framing(head, exchange.head.method)
+            self._pass_on(head, frame, exchange.response_head(head, frame, exchange.errand.response_rules), rest)
+        except (InvalidResponseError, BrokenBodyError):
+            self._invalid()
+
+    def drop(self) -> None:
+        """Close: the response in progress is not wanted, or not to be trusted."""
+        self.exchange = None
+        self.close()
+
+    def close(self) -> None:
+        self.deadline = NEVER
+        self._transport.abort()
+
+    def tunnel_to(self, other: asyncio.WriteTransport) -> None:
+        """Pass every byte on to `other` from now on."""
+        self._tunnel = other
+        self.deadline = NEVER
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection itself, for a tunnel."""
+        return self._transport
+
+    # -- asyncio's side -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        wire = self._pool.wire
+        wire.upstreams += 1
+        wire.deadlines.add(self)
+        self._local = transport.get_extra_info("sockname")
+        wire.outgoing.add(self._local)
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.write(data)
+            return
+        if self.exchange is None or self._held is not None:
+            self.exchange_failed_by_surplus()
+            return
+        self._received = True
+        try:
+            if self._reader is None:
+                self._read_head(data)
+            else:
+                self._read_body(b"", data)
+        except (InvalidResponseError, BrokenBodyError):
+            self._invalid()
+
+    def eof_received(self) -> bool:
+        if self._tunnel is not None:
+            if self._tunnel.can_write_eof():
+                self._tunnel.write_eof()
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        wire = self._pool.wire
+        wire.upstreams -= 1
+        wire.deadlines.discard(self)
+        wire.outgoing.discard(self._local)
+        self._pool.forget(self)
+        if self._tunnel is not None:
+            _close_both(self._tunnel, exc)
+            return
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            self._lost(exchange, exc)
+
+    def pause_writing(self) -> None:
+        if self._tunnel is not None:
+            with contextlib.suppress(RuntimeError):  # the other side is closing
+                cast("asyncio.ReadTransport", self._tunnel).pause_reading()
+        elif self.exchange is not None:
+            self.exchange.pause_request()
+
+    def resume_writing(self) -> None:
+        if self._tunnel is not None:
+            with contextlib.suppress(RuntimeError):
+                cast("asyncio.ReadTransport", self._tunnel).resume_reading()
+        elif self.exchange is not None:
+            self.exchange.resume_request()
+
+    def expire(self) -> None:
+        """The upstream took too long: for its head, or between two pieces of a body."""
+        exchange = self.exchange
+        self.exchange = None
+        self.close()
+        if exchange is not None:
+            refusal = Refusal("upstream_timeout", "The upstream did not answer in time.")
+            exchange.upstream_lost(refusal, untouched=False)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def exchange_failed_by_surplus(self) -> None:
+        """Bytes came that answer no request: this connection cannot be trusted any more."""
+        exchange, self.exchange = self.exchange, None
+        self._held = None
+        self.close()
+        if exchange is not None:
+            exchange.upstream_lost(Refusal("upstream_invalid", "The upstream's response was invalid."), untouched=False)
+
+    def _be_patient(self) -> None:
+        exchange = self.exchange
+        if exchange is not None and exchange.errand is not None:
+            self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.idle
+
+    def _read_head(self, data: bytes) -> None:
+        while True:
+            if self._partial:
+                data = self._partial + data
+            end = data.find(_END) + 4
+            if end == 3:  # noqa: PLR2004 - find() gave -1
+                if len(data) > LONGEST_RESPONSE_HEAD or not b"HTTP/1".startswith(data[:6]):
+                    raise InvalidResponseError
+                self._partial = data
+                return
+            self._partial = b""
+            head = parse_response(data if end == len(data) else data[:end])
+            rest = data[end:]
+            exchange = cast("Exchange", self.exchange)
+            if head.status >= _FINAL or head.status == _SWITCHING:
+                self._final(exchange, head, rest)
+                return
+            framing.response_framing(head, exchange.head.method)
+            if not exchange.interim(head):
+                raise InvalidResponseError
+            if not rest:
+                return
+            data = rest
+
+    def _final(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+        if len(head.names) > MOST_RESPONSE_HEADERS or (head.status == _SWITCHING and not exchange.upgrade):
+            raise InvalidResponseError
+        frame = framing.response_framing(head, exchange.head.method)
+        out = exchange.response(head, frame)
+        if self.exchange is not exchange:
+            return  # refused or sent elsewhere meanwhile
+        if out is None:
+            self._held = (head, rest)
+            self._transport.pause_reading()
+            self.deadline = NEVER
+            return
+        self._pass_on(head, frame, out, rest)
+
+    def _pass_on(self, head: ResponseHead, frame: framing.Framing, out: bytes, rest: bytes) -> None:
+        exchange = cast("Exchange", self.exchange)
+        if head.status == _SWITCHING:
+            self.exchange = None
+            exchange.downstream.tunnel(self, out, rest)
+            return
+        tokens = connection_tokens(head) if b"connection" in head.names else None
+        self._persistent = head.minor == 1 if tokens is None else b"close" not in tokens and (
+            head.minor == 1 or b"keep-alive" in tokens)  # fmt: skip
+        reader = body.reader(frame)
+        if reader is None:
+            exchange.response_data(out, b"")
+            self._finish(exchange, [], rest)
+            return
+        self._reader = reader
+        self._streaming = True
+        if rest:
+            self._read_body(out, rest)
+        else:
+            exchange.response_data(out, b"")
+        if self._reader is reader:
+            self._stay_patient(head)
+
+    def _stay_patient(self, head: ResponseHead) -> None:
+        if b"text/event-stream" in head.all(b"content-type")[:1]:
+            self.deadline = NEVER  # events may be far apart; the caller's leaving ends it
+        else:
+            self._be_patient()
+
+    def _read_body(self, out: bytes, data: bytes) -> None:
+        exchange = cast("Exchange", self.exchange)
+        reader = cast("BodyReader", self._reader)
+        piece = reader.feed(data)
+        exchange.response_data(out, piece.data)
+        if piece.done:
+            self._reader = None
+            self._finish(exchange, reader.trailers, piece.rest)
+        elif self.deadline != NEVER:
+            self._be_patient()
+
+    def _finish(self, exchange: Exchange, trailers: list[tuple[bytes, bytes]], surplus: bytes) -> None:
+        self.exchange = None
+        self._streaming = False
+        self.deadline = NEVER
+        if self._persistent and self._sent and not surplus and not self._transport.is_closing():
+            self._pool.give_back(self)
+        else:
+            self.close()
+        exchange.response_end(trailers)
+
+    def _invalid(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange is not None:
+            refusal = Refusal("upstream_invalid", "The upstream's response was invalid.")
+            exchange.upstream_lost(refusal, untouched=False)
+
+    def _lost(self, exchange: Exchange, exc: Exception | None) -> None:
+        if isinstance(self._reader, CloseReader) and exc is None:
+            exchange.response_end([])
+            return
+        refusal = Refusal("upstream_invalid", "The upstream closed the connection before its response was complete.")
+        exchange.upstream_lost(refusal, untouched=self.used > 1 and not self._received)
+
+
+def _close_both(other: asyncio.WriteTransport, exc: Exception | None) -> None:
+    """End the other half of a tunnel: after what is still to be written, or at once if this half broke."""
+    if exc is None:
+        other.close()
+    else:
+        other.abort()
