@@ -130,7 +130,7 @@ def test_labels_are_bounded_by_the_configuration():
 
 def test_every_metric_is_documented_and_every_documented_one_exists():
     """docs/metrics.md has one row for each family, with its type and its labels."""
-    rows = re.findall(r"^\| `(sidecar_\w+)` \| (\w+) \| ([^|]*) \|", DOCS.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(sidecar_\w+)` \| (\w+) \|([^|]*)\|", DOCS.read_text(), re.MULTILINE)
     documented = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     existing = {family.name: (family.kind, family.labels) for family in FAMILIES}
     assert documented == existing | {HISTOGRAM: ("histogram", ("route",))}
