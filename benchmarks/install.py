@@ -1,0 +1,77 @@
+"""Gets the programs that are measured or that measure: Debian packages by apt-get, PyPI packages into own venvs.
+
+Each is looked for first; what cannot be had is `NotAvailableError` with the reason, which the report prints.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from benchmarks.places import BUILD
+
+
+class NotAvailableError(Exception):
+    """Something that a measurement needs cannot be had here; the text says what and why."""
+
+
+@cache
+def _refresh_package_list() -> None:
+    subprocess.run(["apt-get", "update", "-q"], check=False, capture_output=True, timeout=300)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def _find(present: str) -> str | None:
+    return shutil.which(present) or (present if Path(present).exists() else None)
+
+
+def debian(package: str, present: str) -> str:
+    """Path of the program or file `present`, after installing the Debian `package` where it is missing."""
+    if found := _find(present):
+        return found
+    if not shutil.which("apt-get"):
+        raise NotAvailableError(f"{present} is missing and this is not a Debian system: install {package} yourself")
+    if os.geteuid() != 0:
+        raise NotAvailableError(f"{present} is missing; as root: apt-get install {package}")
+    _refresh_package_list()
+    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", package]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=environment)
+    if done.returncode:
+        raise NotAvailableError(f"apt-get install {package}: {_last_line(done.stderr)}")
+    if found := _find(present):
+        return found
+    raise NotAvailableError(f"{package} is installed but has no {present}")
+
+
+def pypi(package: str, program: str) -> Path:
+    """Path of `program` in a venv of its own that holds the PyPI `package` (its dependencies clash with ours)."""
+    venv = BUILD / f"venv-{package}"
+    path = venv / "bin" / program
+    if path.exists():
+        return path
+    for command in (
+        [sys.executable, "-m", "venv", str(venv)],
+        [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", package],
+    ):
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+        if done.returncode:
+            raise NotAvailableError(f"{package} from PyPI: {_last_line(done.stderr)}")
+    if not path.exists():
+        raise NotAvailableError(f"{package} from PyPI has no program {program}")
+    return path
+
+
+def version_of(package: str) -> str:
+    """Version of a PyPI package that `pypi` installed."""
+    python = BUILD / f"venv-{package}" / "bin" / "python"
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout.strip()

@@ -1,0 +1,23 @@
+"""The proxies that are compared, by name, in the order of the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.peers import aiohttp, envoy, go, mitmproxy, nginx, sidecar
+
+if TYPE_CHECKING:
+    from benchmarks.peers.contract import Peer
+
+_ALL = (
+    sidecar.USER,
+    sidecar.APP,
+    nginx.PEER,
+    envoy.PEER,
+    go.PEER,
+    go.ALL_CORES,
+    aiohttp.PEER,
+    aiohttp.PLAIN_ASYNCIO,
+    mitmproxy.PEER,
+)
+PEERS: dict[str, Peer] = {peer.name: peer for peer in _ALL}

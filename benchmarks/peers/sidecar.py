@@ -1,0 +1,74 @@
+"""The sidecar as a user runs it: `python -m sidecar run -c FILE`, SQLite store, one route each for app and user."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from benchmarks.install import NotAvailableError
+from benchmarks.peers.contract import Launch, Peer
+from benchmarks.places import ROOT, free_port
+from benchmarks.scene import APP_HOST, CLIENT_ID, CLIENT_SECRET, SCOPE, TLS_NAME, USER_HOST, Scene
+from benchmarks.session_api import put_sessions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
+
+
+def prepare() -> str:
+    command = [sys.executable, "-m", "sidecar", "version"]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, **ENVIRONMENT}
+    )
+    if done.returncode:
+        raise NotAvailableError(
+            f"the sidecar does not start: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+        )
+    return done.stdout.strip()
+
+
+Entry = dict[str, object]
+
+
+def route(scene: Scene, host: str, who: str, **match: object) -> Entry:
+    """A route entry of the YAML file to the benchmark's upstream."""
+    entry: Entry = {"match": {"host": host, **match}, "upstream": scene.upstream, "as": who, "scope": SCOPE}
+    return entry | ({"tls": {"ca": str(scene.ca), "server_name": TLS_NAME}} if scene.tls else {})
+
+
+def configuration(scene: Scene, port: int, admin: int, routes: list[Entry], name: str) -> Path:
+    """Write the configuration (JSON, which is YAML too) and return its path."""
+    text = {
+        "version": 1,
+        "listeners": [{"bind": f"127.0.0.1:{port}"}],
+        "admin": {"bind": f"127.0.0.1:{admin}"},
+        "store": {"url": f"sqlite:{scene.directory / f'{name}.db'}"},
+        "providers": {
+            "idp": {"token_endpoint": scene.token_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+        },
+        "routes": routes,
+    }
+    path = scene.directory / f"{name}.yaml"
+    path.write_text(json.dumps(text, indent=1))
+    return path
+
+
+def command(path: Path) -> list[str | Path]:
+    return [sys.executable, "-m", "sidecar", "run", "-c", path]
+
+
+def launch(scene: Scene, *, name: str) -> Launch:
+    port, admin = free_port(), free_port()
+    routes = [route(scene, APP_HOST, "app"), route(scene, USER_HOST, "user")]
+    path = configuration(scene, port, admin, routes, name)
+    return Launch(command(path), port, ENVIRONMENT, functools.partial(put_sessions, admin, scene.sessions))
+
+
+USER = Peer("sidecar-user", "sidecar, `as: user`", prepare, functools.partial(launch, name="sidecar-user"), "user")
+APP = Peer("sidecar-app", "sidecar, `as: app`", prepare, functools.partial(launch, name="sidecar-app"))
