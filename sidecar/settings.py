@@ -82,6 +82,7 @@ class ProviderSettings:
     params: tuple[tuple[str, str], ...] = ()
     timeout: ProviderTimeout = ProviderTimeout()
     tls: Tls | None = None
+    insecure: bool = False  # http:// beyond loopback is allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration. `files` are those it was read from, for the reload to watch."""
+    """The whole configuration. `files` are those it was read from, for the reload to watch (absolute)."""
 
     listeners: tuple[Listener, ...] = (Listener(Address("127.0.0.1", 8080)),)
     admin: Admin = Admin()
@@ -171,3 +172,4 @@ class Settings:
     via: str = ""
     access_log: bool = False
     files: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what is allowed and deserves a second look; no secrets

@@ -1,0 +1,99 @@
+"""From a file to `Settings`, or to every problem that it has: the road through this package, on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar.config.compiling import compiled
+from sidecar.config.document import Document, Lines, unreadable
+from sidecar.config.finding import World
+from sidecar.config.problems import ConfigError, Problem
+from sidecar.config.reading import LARGEST, Flaw, Node, UnreadableError, decode, read
+from sidecar.config.references import Files, expand
+from sidecar.config.rules import judge
+from sidecar.config.sections import Parsed, parse
+from sidecar.stores import STORES, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.settings import Settings, Tls
+
+
+def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
+    """Return the configuration of the YAML file at `path`; raise `ConfigError` with every problem in it.
+
+    `environ` is where `${NAME}` looks; `${file:PATH}` starts at the file's own folder. No other exception is raised.
+    """
+    name = str(path)
+    lines, root, flaws = _tree(name, _bytes(name))
+    files = Files(Path(name).parent)
+    document = Document(lines, root)
+    for flaw in flaws:
+        document.flaw(flaw)
+    parsed = parse(document, document.data(partial(expand, environ=environ, read=files.text)))
+    for finding in judge(parsed, _world(files)):
+        document.report(finding.path, finding.message, finding.hint, key=finding.key, found=finding.found)
+    document.finish()
+    if document.problems:
+        raise ConfigError(document.problems)
+    return _settings(name, parsed, files)
+
+
+def _bytes(name: str) -> bytes:
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else None
+        message = f"the file cannot be read: {cause or 'this is no file name'}"
+        raise ConfigError([Problem(name, 0, 0, "", message, "is the path right?")]) from None
+
+
+def _tree(name: str, data: bytes) -> tuple[Lines, Node, list[Flaw]]:
+    lines = Lines(name, "")
+    try:
+        text = decode(data)
+        lines = Lines(name, text)
+        root, flaws = read(text)
+    except UnreadableError as error:
+        raise ConfigError([unreadable(lines, error)]) from None
+    return lines, root, flaws
+
+
+def _world(files: Files) -> World:
+    return World(
+        is_file=lambda name: Path(files.absolute(name)).is_file(),
+        is_folder=lambda name: Path(name).is_dir(),
+        open_store=open_store,
+        store_kinds=tuple(STORES),
+    )
+
+
+def _settings(name: str, parsed: Parsed, files: Files) -> Settings:
+    settings = compiled(parsed, files.absolute)
+    own = files.absolute(Path(name).name)
+    tls = [entry.tls for entry in settings.providers.values()] + [route.tls for route in settings.routes]
+    watched = dict.fromkeys([own, *files.names, *_tls_files(tls)])
+    return replace(settings, files=tuple(watched), warnings=tuple(_warnings(settings, files)))
+
+
+def _tls_files(tls: list[Tls | None]) -> list[str]:
+    return [name for part in tls if part for name in (part.ca, part.cert, part.key) if name]
+
+
+def _warnings(settings: Settings, files: Files) -> list[str]:
+    """Return what is allowed and deserves a second look."""
+    return [
+        *(f"every user of this machine can read the file {name}" for name in sorted(files.open_to_all)),
+        *(f"the token of route {name} may travel unencrypted (insecure)" for name in _exposed(settings)),
+    ]
+
+
+def _exposed(settings: Settings) -> list[str]:
+    return [
+        route.name for route in settings.routes if route.insecure and route.upstream.scheme == "http" and route.spec
+    ]

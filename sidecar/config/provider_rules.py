@@ -1,0 +1,87 @@
+"""Whether providers are complete and reached safely, and files and store exist. RFC 6749 sections 2.3.1 and 3.2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.config import addresses
+from sidecar.config.finding import BEYOND, Finding, World, bad_keys
+from sidecar.config.problems import either, near
+from sidecar.config.schema import LATER_STORES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sidecar.config.sections import Entry, Parsed
+
+_ENDPOINTS = ("issuer", "token_endpoint", "revocation_endpoint", "authorization_endpoint", "jwks_uri")
+
+
+def providers_are_complete(parsed: Parsed, _world: World) -> Iterator[Finding]:
+    """Find every provider complete: where it is, and what our client authenticates with."""
+    for entry in parsed.providers.values():
+        if not {"issuer", "token_endpoint"} & entry.given:
+            yield Finding(entry.path, "expected `issuer` or `token_endpoint`: where the tokens come from", key=True)
+        yield from _client_secret(entry)
+
+
+def _client_secret(entry: Entry) -> Iterator[Finding]:
+    auth = entry.model.client_auth or "client_secret_basic"
+    if "client_auth" in bad_keys(entry):
+        return
+    if auth == "none" and "client_secret" in entry.given:
+        hint = "remove it, or choose client_secret_basic or client_secret_post"
+        yield Finding(
+            entry.at("client_secret"), "client_secret has no meaning with `client_auth: none`", hint, key=True
+        )
+    if auth != "none" and "client_secret" not in entry.given:
+        hint = "write client_secret: ${CLIENT_SECRET}, or `client_auth: none` for a public client"
+        yield Finding(entry.at("client_secret"), f"is missing: {auth} needs it", hint)
+
+
+def providers_are_encrypted(parsed: Parsed, _world: World) -> Iterator[Finding]:
+    """Let the client's secret and its tokens travel over TLS alone (RFC 6749 section 3.2)."""
+    for entry in parsed.providers.values():
+        for key in _ENDPOINTS if not entry.model.insecure else ():
+            url = getattr(entry.model, key)
+            if url is None or "insecure" in bad_keys(entry):
+                continue
+            origin = addresses.origin_of(url)
+            if origin.scheme != "https" and not addresses.is_loopback(origin.host):
+                message = "secrets would leave this machine unencrypted"
+                yield Finding(entry.at(key), message, f"use https://, or {BEYOND}")
+
+
+def tls_files_are_there(parsed: Parsed, world: World) -> Iterator[Finding]:
+    """Files for TLS exist, and a key has its certificate."""
+    for entry in [*parsed.providers.values(), *parsed.routes]:
+        tls = entry.model.tls
+        for key in ("ca", "cert", "key") if tls is not None else ():
+            name = getattr(tls, key)
+            if name is not None and not world.is_file(name):
+                yield Finding(
+                    entry.at("tls", key), "there is no such file", "paths start at this file's folder", found=True
+                )
+        if tls is not None and tls.key and not tls.cert and "cert" not in tls.model_fields_set:
+            yield Finding(entry.at("tls", "key"), "a key needs its certificate: tls.cert", key=True)
+
+
+def store_is_known(parsed: Parsed, world: World) -> Iterator[Finding]:
+    """Ask the store's kind about its URL, where this version has that kind."""
+    store = parsed.single.get("store")
+    if store is None or store.model.url is None:
+        return
+    url = store.model.url.reveal()
+    scheme, colon, _ = url.partition(":")
+    expected = f"expected {either(f'{kind}:' for kind in world.store_kinds)} at the start"
+    if not colon or scheme not in world.store_kinds:
+        later = scheme in LATER_STORES
+        hint = near(scheme, world.store_kinds) if colon and not later else ""
+        yield Finding(
+            ("store", "url"), expected + (": this store is not supported by this version" if later else ""), hint
+        )
+        return
+    try:
+        world.open_store(url)
+    except ValueError as error:
+        yield Finding(("store", "url"), str(error))

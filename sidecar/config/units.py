@@ -1,0 +1,66 @@
+"""Durations in seconds, sizes in bytes, counts and switches, from the text of a scalar. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from sidecar.config.problems import Misfit, near
+
+_NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)[ ]?([A-Za-z]*)\Z")
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
+}  # fmt: skip
+LONGEST = 366 * 86400.0
+LARGEST = 2**40
+MOST = 10**9
+DURATION = "a duration such as 500ms, 2s, 5m or 1h"
+SIZE = "a size such as 512, 64KiB, 64KB or 1MiB"
+COUNT = "a whole number above 0, such as 100"
+SWITCH = "true or false"
+
+
+def duration(text: str) -> float:
+    """Return seconds: `500ms`, `2s`, `5m`, `1h`, a plain number is seconds. More than 0."""
+    found = _NUMBER.match(text)
+    if not found or found[2] not in _SECONDS:
+        raise Misfit(hint="a plain number is seconds; units are ms, s, m and h")
+    return _within(float(found[1]) * _SECONDS[found[2]], LONGEST, DURATION)
+
+
+def size(text: str) -> int:
+    """Return bytes: `64KiB` is 65536, `64KB` is 64000, a plain number is bytes. More than 0, and whole."""
+    found = _NUMBER.match(text)
+    if not found or found[2].lower() not in _BYTES:
+        raise Misfit(hint="a plain number is bytes; units are KiB, MiB, GiB and KB, MB, GB")
+    exact = float(found[1]) * _BYTES[found[2].lower()]
+    if exact != int(exact):
+        raise Misfit(hint="this is not a whole number of bytes")
+    return int(_within(exact, LARGEST, SIZE))
+
+
+def count(text: str) -> int:
+    """Return a whole number, more than 0."""
+    if not re.fullmatch(r"[0-9]{1,12}", text):
+        raise Misfit
+    return int(_within(int(text), MOST, COUNT))
+
+
+def _within(value: float, most: float, what: str) -> float:
+    if value <= 0:
+        raise Misfit(f"expected {what}, and more than 0")
+    if value > most:
+        raise Misfit(f"expected {what}, and not that large")
+    return value
+
+
+def switch(text: str) -> bool:
+    """Return the truth of `true` and `false`, as YAML 1.2 spells them."""
+    found = {"true": True, "false": False}.get(text.lower() if text in _SPELLINGS else "")
+    if found is None:
+        old = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower())
+        raise Misfit(hint=f"YAML 1.2 spells it {old}" if old else near(text, ["true", "false"]))
+    return found
+
+
+_SPELLINGS = frozenset(["true", "True", "TRUE", "false", "False", "FALSE"])
