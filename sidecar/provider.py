@@ -1,0 +1,163 @@
+"""An authorization server, as the only sender to it sees it: token requests, revocation, back-off.
+
+Decides nothing about tokens: `oauth` says what a request looks like and what an answer means, `oauth.pacing` when the
+next may be sent. A provider's faults are outcomes, never exceptions. Each provider has its own connections, its own
+cap and its own back-off, so a slow one harms no other. RFC 6749 section 3.2, RFC 7009.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Unavailable
+from sidecar.oauth.client_auth import authenticate
+from sidecar.oauth.metadata import Metadata
+from sidecar.oauth.pacing import Pacer, Request
+from sidecar.oauth.token_response import judge
+from sidecar.provider_metadata import Discovery, Found
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.provider_http import Reply
+    from sidecar.settings import ProviderSettings
+
+MAX_REQUESTS = 64
+"""Requests under way at once at one provider; the others wait, within the total timeout."""
+RESULTS: dict[type[Outcome], str] = {
+    Granted: "granted",
+    GrantRefused: "grant_refused",
+    ClientRefused: "client_refused",
+    Unavailable: "unavailable",
+    Invalid: "invalid",
+}
+BACKED_OFF = "backed_off"
+
+
+class ProviderState(NamedTuple):
+    """What readiness and the status page show. `retry_at` is seconds since the epoch."""
+
+    name: str
+    reachable: bool | None  # None before the first answer
+    last_error: str  # a class of reason in this program's words; empty after a success
+    retry_at: float | None
+    metadata_loaded: bool
+
+
+class AuthorizationServer:
+    """The authorization server of `settings`. Making it sends nothing.
+
+    `clock` gives seconds since the epoch, `jitter` a number from 0 to 1. Raises OSError (ssl.SSLError) for unusable TLS
+    files and `MetadataError` for unusable URLs in the file. `requests` counts token requests by result.
+    """
+
+    def __init__(self, settings: ProviderSettings, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
+        from sidecar.provider_http import Http  # noqa: PLC0415 - aiohttp takes 200 ms
+
+        self.requests = dict.fromkeys((*RESULTS.values(), BACKED_OFF), 0)
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._http = Http(settings)
+        self._discovery = Discovery(settings, self._http.get, clock)
+        self._pacer = Pacer()
+        self._slots = asyncio.Semaphore(MAX_REQUESTS)
+        self._reachable: bool | None = None
+        self._last_error = ""
+
+    async def token(self, form: Form, *, asked: frozenset[str]) -> Outcome:
+        """Send a token request with the parameters of `form`, for the scope `asked`, and return what came of it.
+
+        Takes at most the total timeout; while backing off it answers at once. Raises nothing but CancelledError.
+        """
+        request = Request.of(form)
+        refusal = self._pacer.refusal(request, self._clock())
+        if refusal is None:
+            deadline = self._deadline()
+            try:
+                async with asyncio.timeout_at(deadline) as waiting, self._slots:
+                    # Asked again: what had the slot before may have failed.
+                    refusal = self._pacer.admit(request, self._clock(), self._jitter())
+                    if refusal is None:
+                        waiting.reschedule(None)
+                        return await self._paced(request, form, asked, deadline)
+            except TimeoutError:
+                refusal = Unavailable("busy")
+        self.requests[BACKED_OFF] += 1
+        return refusal
+
+    async def revoke(self, token: Secret, hint: str) -> bool:
+        """Ask for the revocation of `token` (RFC 7009); `hint` is its token_type_hint. False where not confirmed."""
+        if self._pacer.provider_hold(self._clock()) is not None:
+            return False
+        try:
+            async with asyncio.timeout_at(self._deadline()), self._slots:
+                metadata = await self._discovery.metadata()
+                if not isinstance(metadata, Metadata) or metadata.revocation_endpoint is None:
+                    return False
+                form = [("token", token.reveal()), ("token_type_hint", hint)]
+                reply = await self._post(metadata.revocation_endpoint, form)
+        except TimeoutError:
+            return False
+        return not isinstance(reply, Unavailable | Invalid) and reply.status == 200  # noqa: PLR2004 - section 2.2
+
+    async def metadata(self) -> Found:
+        """Return the server's metadata, discovered if need be, or why there is none."""
+        return await self._discovery.metadata()
+
+    def state(self) -> ProviderState:
+        """Return what is known of the server, without asking it."""
+        return ProviderState(
+            self._settings.name,
+            self._reachable,
+            self._last_error,
+            self._pacer.provider_hold(self._clock()),
+            self._discovery.known is not None,
+        )
+
+    async def close(self) -> None:
+        """Close the connections; what is under way ends as unavailable."""
+        await self._http.close()
+        await self._discovery.close()
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._settings.timeout.total
+
+    async def _paced(self, request: Request, form: Form, asked: frozenset[str], deadline: float) -> Outcome:
+        sent_at = self._clock()
+        try:
+            async with asyncio.timeout_at(deadline):
+                outcome = await self._exchange(form, asked)
+        except TimeoutError:
+            outcome = Unavailable("timeout")
+        now = self._clock()
+        self._pacer.record(request, outcome, sent_at=sent_at, now=now, jitter=self._jitter())
+        self._note(outcome)
+        held_until = self._pacer.provider_hold(now)
+        if isinstance(outcome, Unavailable) and held_until is not None:
+            return outcome._replace(retry_after=held_until - now)
+        return outcome
+
+    async def _exchange(self, form: Form, asked: frozenset[str]) -> Outcome:
+        metadata = await self._discovery.metadata()
+        if not isinstance(metadata, Metadata):
+            return metadata
+        requested_at = self._clock()
+        reply = await self._post(metadata.token_endpoint, form)
+        if isinstance(reply, Unavailable | Invalid):
+            return reply
+        return judge(reply.status, reply.headers, reply.body, requested_at=requested_at, asked=asked, now=self._clock())
+
+    async def _post(self, endpoint: str, form: Form) -> Reply:
+        headers, authenticated = authenticate(self._settings, form)
+        return await self._http.post(endpoint, headers, authenticated)
+
+    def _note(self, outcome: Outcome) -> None:
+        result = RESULTS[type(outcome)]
+        self.requests[result] += 1
+        self._reachable = not isinstance(outcome, Unavailable | Invalid)
+        if isinstance(outcome, Unavailable | Invalid):
+            self._last_error = outcome.reason
+        else:
+            self._last_error = result if isinstance(outcome, ClientRefused) else ""
