@@ -41,6 +41,7 @@ _SHAPES = (
     (re.compile(r"\beyJ[\w-]{6,}\.[\w-]*(\.[\w-]*)*"), _BLANK),
     (re.compile(rf"\b({_MEMBERS})(=)[^&\s\"',;]+", re.IGNORECASE), rf"\1\2{_BLANK}"),
     (re.compile(rf"([\"'](?:{_MEMBERS})[\"']\s*[:,]\s*b?[\"'])[^\"']*", re.IGNORECASE), rf"\1{_BLANK}"),
+    (re.compile(r"\bsidecar-k1\.[\w-]+"), _BLANK),
     (re.compile(r"(\w://)[^/@\s]*@"), rf"\1{_BLANK}@"),
 )
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Style = Literal["auto", "json", "console"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 QUEUED = 10_000  # lines
+_sinks: list[Sink] = []
 
 
 class Sink:
@@ -74,6 +75,7 @@ def configure(level: str = "info", style: Style = "auto", *, environ: Mapping[st
     console = style == "console" or (style == "auto" and stream.isatty())
     colour = console and stream.isatty() and not environ.get("NO_COLOR")
     sink = Sink(stream.fileno())
+    _sinks.append(sink)
     render = Console(colour) if console else render_json
     structlog.configure(
         processors=[structlog.processors.add_log_level, stamp, tell_exception, redact, render],
@@ -83,6 +85,11 @@ def configure(level: str = "info", style: Style = "auto", *, environ: Mapping[st
     )
     _route_standard_logging(max(LEVELS[level], logging.WARNING))
     return sink
+
+
+def dropped() -> int:
+    """Return how many lines of this process were given up."""
+    return sum(sink.dropped for sink in _sinks)
 
 
 def access(

@@ -1,0 +1,93 @@
+"""`run` and `healthcheck`: the commands of whoever operates the sidecar."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from sidecar.cli import common
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@common.config_option
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="SIDECAR_LOG_LEVEL",
+    help="The least important lines to write.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    show_default=True,
+    envvar="SIDECAR_LOG_FORMAT",
+    help="JSON lines, or text for people; auto: text on a terminal.",
+)
+def run(config: Path | None, log_level: str, log_format: str) -> None:
+    """Run the sidecar until SIGTERM.
+
+    SIGTERM stops accepting, finishes what is in flight and exits 0. SIGHUP, or a change of the file, reloads the
+    configuration: all of it or nothing.
+    """
+    from sidecar import logs
+
+    path = common.find(config)
+    sink = logs.configure(log_level, log_format, environ=os.environ, stream=sys.stderr)  # type: ignore[arg-type]
+    try:
+        code = _served(path)
+    finally:
+        sink.close()
+    sys.exit(code)
+
+
+def _served(path: Path) -> int:
+    from sidecar import app, config
+    from sidecar.errors import SealError, StoreBrokenError, StoreUnavailableError
+
+    try:
+        return app.run(path, os.environ)
+    except config.ConfigError as error:
+        common.refuse(error)
+    except (StoreBrokenError, StoreUnavailableError, SealError) as error:
+        common.fail(f"the store cannot be used: {error}")
+    except OSError as error:
+        common.fail(f"cannot start: {error.strerror or type(error).__name__}")
+
+
+@click.command()
+@common.config_option
+@click.option("--admin", metavar="URL", envvar="SIDECAR_ADMIN", help="Admin listener. Default: the configuration's.")
+@click.option("--ready", is_flag=True, help="Ask whether it is ready (/readyz), not only alive (/healthz).")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True, help="Seconds.")
+def healthcheck(config: Path | None, admin: str | None, ready: bool, timeout: float) -> None:
+    """Ask the running sidecar whether it is alive. For a container's HEALTHCHECK.
+
+    A configuration file that has become invalid does not make a running sidecar unhealthy.
+    """
+    url = admin or _address(config)
+    try:
+        answer = common.Admin(url, None).ask("GET", "/readyz" if ready else "/healthz", timeout=timeout)
+    except common.UnreachableError as error:
+        common.fail(str(error))
+    if not common.is_success(answer):
+        common.fail(f"the sidecar at {url} answered {answer.status}")
+    click.echo("ready" if ready else "alive")
+
+
+def _address(given: Path | None) -> str:
+    from sidecar import config
+
+    path = given or next((place for place in common.PLACES if place.is_file()), None)
+    try:
+        return common.url_of(config.load(path, os.environ).admin.bind) if path else common.DEFAULT_ADMIN
+    except config.ConfigError:
+        return common.DEFAULT_ADMIN
