@@ -74,7 +74,7 @@ class SqliteFile:
         """Give the connection for statements that write nothing."""
         try:
             yield self._connected()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: sqlite3 quoting a damaged name
             # After a failure of the disk only a new connection knows what is on it.
             self.close()
             raise _translated(error, self.path) from error
@@ -182,7 +182,9 @@ def _attach(path: Path, mode: str) -> Connection:
 
 def _check_ours(connection: Connection, path: Path) -> None:
     if number(connection, "PRAGMA application_id") != APPLICATION_ID:
-        raise StoreBrokenError(f"{path} is not a store of this program: give another path")
+        raise StoreBrokenError(
+            f"{path} is not a store of this program, or a piece of one: give another path, or {RECOVERY}"
+        )
     version = number(connection, "PRAGMA user_version")
     if version > len(MIGRATIONS):
         raise StoreBrokenError(
@@ -223,7 +225,7 @@ def number(connection: Connection, statement: str) -> int:
     return int(connection.execute(statement).fetchone()[0])
 
 
-def _translated(error: sqlite3.Error, path: Path) -> StoreUnavailableError | StoreBrokenError:
+def _translated(error: Exception, path: Path) -> StoreUnavailableError | StoreBrokenError:
     """Tell a store that is away for now from one that is damaged; a code that is not known counts as damage."""
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in UNAVAILABLE:
