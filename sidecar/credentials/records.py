@@ -1,0 +1,112 @@
+"""Session records in the store: sealed, named by a keyed hash of the session's id, written by compare-and-set.
+
+The window from records to the store and the vault. Decides nothing about tokens. A record that is damaged, moved or of
+an unknown key is reported and taken for missing (never for another user's). Raises `StoreUnavailableError`; and
+`StoreBrokenError` only for writes and for the key of the identifiers.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.credentials.session_codec import decode, encode
+from sidecar.credentials.vault import identifier, load_pepper
+from sidecar.errors import SealError, StoreBrokenError
+from sidecar.stores.contract import Lease, Store, next_version
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from sidecar.credentials.counts import Counts
+    from sidecar.credentials.session_record import SessionRecord
+    from sidecar.credentials.vault import Vault
+
+LOCK_LEASE = 15.0
+LOCK_WAIT = 15.0
+SESSIONS = "session:"
+_log = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """A record as the store has it, and its version. A damaged one has a version and no record."""
+
+    record: SessionRecord | None = None
+    version: int | None = None
+
+
+def session_name(hashed: str) -> str:
+    """Return the record's name for an identifier. The braces keep what belongs to a session on one cluster slot."""
+    return f"{SESSIONS}{{{hashed}}}"
+
+
+def app_name(fingerprint: str) -> str:
+    """Return the record's name for an application's token."""
+    return f"app:{{{fingerprint}}}"
+
+
+class Records:
+    """The records of one store."""
+
+    def __init__(self, store: Store, vault: Vault, counts: Counts) -> None:
+        self.store = store
+        self._vault = vault
+        self._counts = counts
+        self._pepper: bytes | None = None
+
+    async def name(self, session_id: str) -> str:
+        """Return the name of a session's record. Asks the store once for the key of the hash."""
+        if self._pepper is None:
+            try:
+                self._pepper = await load_pepper(self.store, self._vault)
+            except SealError:
+                raise StoreBrokenError("the key of the session identifiers cannot be opened") from None
+        return session_name(identifier(self._pepper, session_id))
+
+    async def load(self, name: str) -> Loaded:
+        """Return the record `name`, if there is one that can be opened."""
+        version = None
+        try:
+            stored = await self.store.get(name)
+            if stored is None:
+                return Loaded()
+            version = stored.version
+            return Loaded(decode(self._vault.open(name, version, stored.value)), version)
+        except (SealError, StoreBrokenError):
+            self._counts.damaged_records += 1
+            _log.error("record_damaged", extra={"record": name[:20]})
+            return Loaded(None, version)
+
+    async def save(self, name: str, record: SessionRecord, over: Loaded, now: float, attempt: int = 0) -> bool:
+        """Write `record` over what was loaded; say whether nobody had written in between.
+
+        Each further `attempt` moves the version on, past one that a clock ahead of ours left behind.
+        """
+        version = next_version(over.version, now) + 1000**attempt - 1
+        return await self.store.put(
+            name,
+            self._vault.seal(name, version, encode(record)),
+            expected=over.version,
+            version=version,
+            expires_at=_expiry(name, record),
+        )
+
+    async def delete(self, name: str, over: Loaded | None = None) -> bool:
+        """Delete the record (where it is still what was loaded); say whether one was deleted."""
+        return await self.store.delete(name, expected=over.version if over else None)
+
+    async def sessions(self, prefix: str = "") -> list[str]:
+        """Return the names of the session records whose identifier starts with `prefix`."""
+        return await self.store.keys(f"{SESSIONS}{{{prefix}")
+
+    def lock(self, name: str, provider: str) -> AbstractAsyncContextManager[Lease]:
+        """Return the lock of one provider's chain in the record `name`."""
+        kind, tag = name.split(":", 1)
+        lock = f"chain:{tag}:{provider}" if kind == "session" else name
+        return self.store.lock(lock, lease=LOCK_LEASE, wait=LOCK_WAIT)
+
+
+def _expiry(name: str, record: SessionRecord) -> float:
+    if name.startswith(SESSIONS):
+        return record.ends_at
+    return max((bought.token.expires_at for chain in record.chains.values() for bought in chain.tokens), default=0.0)

@@ -1,0 +1,75 @@
+"""Which route's token is bought where: the token specs of the configuration, each tied to its authorization server.
+
+Decides only. What the previous configuration named stays known for the requests that are still on their way through it.
+A refresh token is only ever looked up together with the issuer and client that it came from (`home`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from sidecar.credentials.session_record import home
+from sidecar.grants import GRANTS, Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.model import Form, Outcome, Secret, TokenSpec
+
+
+class AuthorizationServer(Protocol):
+    """What is asked of `provider.AuthorizationServer`. Neither method raises."""
+
+    async def token(self, form: Form, *, asked: frozenset[str]) -> Outcome:
+        """Send a token request for the scope `asked`."""
+
+    async def revoke(self, token: Secret, hint: str) -> bool:
+        """Ask for the revocation of a token (RFC 7009)."""
+
+
+class Bound(NamedTuple):
+    """A token spec with all that is needed to buy its token."""
+
+    spec: TokenSpec
+    grant: Grant
+    server: AuthorizationServer
+    home: str
+
+    @property
+    def for_user(self) -> bool:
+        """Say whether the token belongs to a session, not to the application."""
+        return self.grant.AS == "user"
+
+
+class Registry:
+    """The specs by fingerprint and the servers by provider and home, of this configuration and the one before."""
+
+    def __init__(self, specs: Mapping[str, TokenSpec], providers: Mapping[str, AuthorizationServer]) -> None:
+        self._current: dict[str, Bound] = {}
+        self._known: dict[str, Bound] = {}
+        self._homes: dict[str, str] = {}
+        self._servers: dict[tuple[str, str], AuthorizationServer] = {}
+        self.reconfigure(specs, providers)
+
+    def reconfigure(self, specs: Mapping[str, TokenSpec], providers: Mapping[str, AuthorizationServer]) -> None:
+        """Take a new configuration; `KeyError` where a spec names no provider or grant, and nothing changes."""
+        new = {
+            fingerprint: Bound(spec, GRANTS[spec.grant], providers[spec.provider], home(spec))
+            for fingerprint, spec in specs.items()
+        }
+        self._known = {**self._current, **new}
+        self._current = new
+        self._homes = {bound.spec.provider: bound.home for bound in new.values()}
+        self._servers = {(bound.spec.provider, bound.home): bound.server for bound in self._known.values()}
+
+    def bound(self, fingerprint: str) -> Bound | None:
+        """Return the spec with this fingerprint."""
+        return self._known.get(fingerprint)
+
+    def home(self, provider: str) -> str | None:
+        """Return the issuer and client of a provider; None where no route uses it."""
+        return self._homes.get(provider)
+
+    def server(self, provider: str, chain_home: str) -> AuthorizationServer | None:
+        """Return the server that issued a chain; None where the configuration has another by now."""
+        return self._servers.get((provider, chain_home))

@@ -1,0 +1,177 @@
+"""One flight: read the record, plan, and where needed take the chain's lock, read and plan again, ask, settle, store.
+
+Carries out what `lifecycle` decides. The rules that keep a rotating refresh token (RFC 6749 section 6, RFC 9700
+section 4.14) alive among many instances and keys:
+
+* It is spent only under the lock of its chain, and only as it was read after taking the lock.
+* What came of it is stored before anyone is answered (`writer`).
+* `invalid_grant` ends a chain only where the store, read again, holds nothing newer than what was spent.
+
+An application's token has no refresh token to lose: where the store is away it is minted without.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sidecar.credentials.lifecycle import Plan, Verdict, dead_at, settle
+from sidecar.credentials.session_record import Chain, SessionRecord, renewed, rotated, serves
+from sidecar.credentials.sight import REST, Kit, Reader, Sight, Trip, live_chain
+from sidecar.credentials.writer import STORE_FAULTS, Writer
+from sidecar.errors import Refusal, StoreUnavailableError
+from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome, Unavailable
+
+if TYPE_CHECKING:
+    from sidecar.credentials.memory import Credential
+    from sidecar.credentials.records import Loaded
+    from sidecar.stores.contract import Lease
+
+ROUNDS = 8
+"""How often a flight begins anew because somebody else was faster."""
+CONSENT_PAUSE = 30.0
+_NEEDS_USER = frozenset({"interaction_required", "login_required", "consent_required"})  # OpenID Connect Core 3.1.2.6
+
+
+class Renewals:
+    """Flights over one store."""
+
+    def __init__(self, kit: Kit, writer: Writer) -> None:
+        self._kit = kit
+        self._reader = Reader(kit)
+        self._writer = writer
+
+    async def fetch(self, trip: Trip) -> Credential:
+        """Return a usable credential; raise `Refusal`, `StoreUnavailableError` or `StoreBrokenError`."""
+        for _ in range(ROUNDS):
+            if (trip.name, trip.provider) in self._writer.kept:
+                raise StoreUnavailableError("a rotated refresh token is not stored yet")
+            sight = await self._look(trip)
+            answers = sight.answers(trip.eager)
+            credential = self._reader.adopt(trip, sight) if answers else await self._locked(trip)
+            if credential is not None:
+                return credential
+        raise StoreUnavailableError("too many others write this record")
+
+    async def _look(self, trip: Trip) -> Sight:
+        sight = await self._reader.look(trip)
+        if sight.plan is Plan.NEED_LOGIN:
+            raise self._nobody(trip, sight.loaded)
+        return sight
+
+    async def _locked(self, trip: Trip) -> Credential | None:
+        """Take the lock, look again, act. None: somebody else was faster, begin anew."""
+        async with AsyncExitStack() as stack:
+            lease = await self._take_lock(trip, stack)
+            sight = await self._look(trip)
+            if sight.answers(trip.eager):
+                return self._reader.adopt(trip, sight)
+            if lease is not None and lease.lost:
+                return None
+            outcome, planned = await self._ask(trip, sight)
+            return await self._settle(trip, sight, outcome, planned, stack)
+
+    async def _take_lock(self, trip: Trip, stack: AsyncExitStack) -> Lease | None:
+        try:
+            return await stack.enter_async_context(self._kit.records.lock(trip.name, trip.provider))
+        except STORE_FAULTS:
+            if trip.bound.for_user:
+                raise
+            return None
+
+    async def _ask(self, trip: Trip, sight: Sight) -> tuple[Outcome, Plan]:
+        """Send the token request, a second one where the first says that only minting is left."""
+        (spec, grant, server, _), planned = trip.bound, sight.plan
+        self._kit.counts.renewals[_cause(sight)] += 1
+        if sight.held.refresh_token is not None:
+            outcome = await server.token(grant.renew(spec, sight.held.refresh_token), asked=spec.scopes)
+            if settle(outcome, planned, sight.held, self._kit.clock(), grant.MINTS) is not Verdict.RETRY_AS_MINT:
+                return outcome, planned
+            planned = Plan.MINT
+        return await server.token(grant.mint(spec), asked=spec.scopes), planned
+
+    async def _settle(
+        self, trip: Trip, sight: Sight, outcome: Outcome, planned: Plan, lock: AsyncExitStack
+    ) -> Credential | None:
+        after = self._after(trip, sight, outcome, planned)
+        if after is not None and not await self._writer.store(trip, sight, after, lock):
+            return None
+        verdict = settle(outcome, planned, sight.held, self._kit.clock(), trip.bound.grant.MINTS)
+        if verdict is Verdict.KEEP and after is not None:
+            return self._kept(trip, sight, after)
+        if verdict is Verdict.STILL_USE:
+            return self._reader.adopt(trip, sight, rest=REST)
+        if verdict is Verdict.FORGET and trip.bound.for_user:
+            await self._forget(trip, sight)
+            return None
+        raise _refusal(outcome, trip)
+
+    def _after(self, trip: Trip, sight: Sight, outcome: Outcome, planned: Plan) -> Chain | None:
+        """Return the chain that an outcome leaves, where it changed: even a bad answer may bring a refresh token."""
+        chain, now = sight.chain, self._kit.clock()
+        if isinstance(outcome, Granted):
+            if chain is None:
+                peak = sight.entry.peak(trip.provider)
+                chain = Chain(trip.bound.home, max(int(now * 1000), peak.order[0] + 1 if peak else 1))
+            if planned is Plan.MINT:
+                chain = replace(chain, refresh_token=None)
+            if not trip.bound.for_user:  # RFC 6749 section 4.4.3
+                outcome = outcome._replace(refresh_token=None)
+            return renewed(chain, trip.bound.spec, outcome, now)
+        if isinstance(outcome, Invalid) and outcome.refresh_token and chain and trip.bound.for_user:
+            return rotated(chain, outcome.refresh_token)
+        return None
+
+    def _kept(self, trip: Trip, sight: Sight, chain: Chain) -> Credential | None:
+        """Return the credential that was bought, where it is one for this route."""
+        bought = chain.tokens[-1]
+        if not serves(bought, trip.bound.spec):
+            name = "login_required" if trip.bound.for_user else "provider_refused"
+            raise Refusal(name, "The granted scope does not cover this route's.", retry_after=CONSENT_PAUSE)
+        if self._kit.clock() >= dead_at(bought.token):
+            raise Refusal("provider_invalid", "The access token expired before it could be used.", retry_after=1)
+        return self._reader.adopt(trip, replace(sight, chain=chain, bought=bought))
+
+    async def _forget(self, trip: Trip, sight: Sight) -> None:
+        """End a chain for `invalid_grant`, where the store confirms that nothing newer than what was spent exists."""
+        loaded = await self._kit.records.load(trip.name)
+        chain = live_chain(trip, loaded, self._kit.clock())
+        if loaded.record is None or chain is None:
+            raise self._nobody(trip, loaded)
+        if sight.chain is None or chain.order > sight.chain.order:
+            self._kit.counts.lost_races += 1
+        elif await self._erase(trip, loaded, loaded.record.without(trip.provider)):
+            self._kit.memory.drop(trip.name)
+            raise Refusal("login_required")
+
+    async def _erase(self, trip: Trip, loaded: Loaded, rest: SessionRecord) -> bool:
+        if rest.chains:
+            return await self._kit.records.save(trip.name, rest, loaded, self._kit.clock())
+        return await self._kit.records.delete(trip.name, loaded)
+
+    def _nobody(self, trip: Trip, loaded: Loaded) -> Refusal:
+        if loaded.record is None:
+            self._kit.memory.unknown(trip.name, self._kit.clock())
+        return Refusal("login_required")
+
+
+def _cause(sight: Sight) -> str:
+    if sight.rejected:
+        return "rejection"
+    if sight.plan is Plan.USE_AND_RENEW:
+        return "background"
+    return "expiry" if sight.held.token is not None else "mint"
+
+
+def _refusal(outcome: Outcome, trip: Trip) -> Refusal:
+    """Return what a caller is told of a token request that brought nothing."""
+    match outcome:
+        case Unavailable(_, retry_after):
+            return Refusal("provider_unavailable", retry_after=max(1.0, retry_after or 1.0))
+        case ClientRefused(error) if error in _NEEDS_USER and trip.bound.for_user:
+            return Refusal("login_required", "The authorization server asks for the user.", retry_after=CONSENT_PAUSE)
+        case ClientRefused() | GrantRefused():
+            return Refusal("provider_refused")
+        case _:
+            return Refusal("provider_invalid")

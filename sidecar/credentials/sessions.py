@@ -1,0 +1,232 @@
+"""The user sessions as the session API sees them: put after a sign-in, shown without tokens, deleted and revoked.
+
+Judges what the application hands over as strictly as an authorization server's own answer (RFC 6749 section 5.1).
+Renews nothing: that is `renewal`. The id of a session is stored nowhere; who lists sessions sees a part of its hash.
+Lifetimes are in `session_record`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import orjson
+
+from sidecar.callers import session_id as session_ids
+from sidecar.credentials.records import SESSIONS, Loaded, Records
+from sidecar.credentials.session_record import Chain, SessionRecord, signed_in
+from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
+from sidecar.model import Granted, Invalid
+from sidecar.oauth.token_response import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from sidecar.credentials.memory import Memory
+    from sidecar.credentials.registry import Registry
+
+SHOWN = 12
+"""Characters of a session's identifier that are shown."""
+TOUCH_EVERY = 600.0
+"""Seconds by which the stored time of last use may lag behind."""
+REVOCATION_TIME = 5.0
+ATTEMPTS = 6
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderInfo:
+    """One provider's part of a session. `seconds_left` is of the longest-lived access token, at least 0."""
+
+    provider: str
+    scopes: tuple[str, ...]
+    seconds_left: float
+    has_refresh_token: bool
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What may be shown of a session. Times are seconds since the epoch; `identifier` is a part of the hash."""
+
+    identifier: str
+    created: float
+    last_used: float
+    expires_at: float
+    subject: str | None
+    providers: tuple[ProviderInfo, ...]
+
+
+class Sessions:
+    """The sessions of one store. Every method raises `Refusal` (store_unavailable) where the store is away."""
+
+    def __init__(self, registry: Registry, records: Records, memory: Memory, clock: Callable[[], float]) -> None:
+        self._registry = registry
+        self._records = records
+        self._memory = memory
+        self._clock = clock
+        self._revocations: set[asyncio.Task[None]] = set()
+
+    async def put(self, session_id: str, provider: str, response: Mapping[str, object]) -> SessionInfo:
+        """Create the session or replace its whole chain at `provider` with a token response.
+
+        `response` is the body of the token response; `audience` (a string) and `resource` (a string or a list, RFC
+        8707) may say what its access token is for. `Refusal` (bad_request) where it is no good.
+        """
+        home = self._registry.home(provider)
+        if home is None:
+            raise Refusal("bad_request", "No user route of the configuration uses this provider.")
+        granted = _judge(response, self._clock())
+        audience, resources = _audience(response), _resources(response)
+        name = await self._name(session_id)
+
+        def join(record: SessionRecord | None, now: float) -> SessionRecord:
+            record = record if record and now < record.ends_at else SessionRecord(now, now)
+            before = record.chains.get(provider)
+            born = max(int(now * 1000), before.born + 1 if before else 1)
+            return record.with_chain(provider, signed_in(home, born, granted, audience, resources), now)
+
+        record = await self._replace(name, join)
+        self._memory.drop(name)
+        return _info(name, record, self._clock())
+
+    async def info(self, session_id: str) -> SessionInfo | None:
+        """Return what may be shown of a session, None where there is none."""
+        return await self._show(await self._name(session_id))
+
+    async def all(self, limit: int = 1000) -> list[SessionInfo]:
+        """Return up to `limit` sessions, by identifier."""
+        names = (await _asked(self._records.sessions()))[:limit]
+        return [info for info in [await self._show(name) for name in names] if info is not None]
+
+    async def delete(self, session_id: str) -> bool:
+        """Delete a session, then revoke its refresh tokens (RFC 7009); say whether there was one.
+
+        From the return of the store on no instance that hears of it uses the session; revocation is best effort.
+        """
+        return await self._delete(await self._name(session_id))
+
+    async def delete_listed(self, identifier: str) -> bool:
+        """Delete the one session that `all` shows with this identifier; False where it is not exactly one."""
+        names = await _asked(self._records.sessions(identifier)) if len(identifier) >= SHOWN else []
+        return len(names) == 1 and await self._delete(names[0])
+
+    async def flush_last_used(self) -> None:
+        """Store the time of last use of the sessions for which it lags."""
+        for name, entry in self._memory.entries():
+            if name.startswith(SESSIONS) and entry.used_at > entry.last_used + TOUCH_EVERY:
+                await self._touch(name, entry.used_at)
+                entry.last_used = entry.used_at
+
+    async def settle(self) -> None:
+        """Return when the revocations under way are done."""
+        while self._revocations:
+            await asyncio.wait(self._revocations)
+
+    async def _name(self, session_id: str) -> str:
+        try:
+            session_ids.read(session_id.encode("ascii"))
+        except (Refusal, UnicodeEncodeError):
+            raise Refusal("bad_request", "The session id is malformed.") from None
+        return await _asked(self._records.name(session_id))
+
+    async def _replace(self, name: str, join: Callable[[SessionRecord | None, float], SessionRecord]) -> SessionRecord:
+        for attempt in range(ATTEMPTS):
+            over = await _asked(self._records.load(name))
+            now = self._clock()
+            record = join(over.record, now)
+            if await _asked(self._records.save(name, record, over, now, attempt)):
+                return record
+        raise Refusal("store_unavailable", retry_after=1)
+
+    async def _show(self, name: str) -> SessionInfo | None:
+        record = (await _asked(self._records.load(name))).record
+        now = self._clock()
+        return _info(name, record, now) if record and now < record.ends_at else None
+
+    async def _delete(self, name: str) -> bool:
+        self._memory.bury(name, self._clock())
+        deleted, record = await self._erase(name)
+        self._memory.bury(name, self._clock())  # whoever read it before the deletion adopts nothing
+        if record is not None and record.chains:
+            revocation = asyncio.get_running_loop().create_task(self._revoke(record))
+            self._revocations.add(revocation)
+            revocation.add_done_callback(self._revocations.discard)
+            await asyncio.shield(revocation)
+        return deleted
+
+    async def _erase(self, name: str) -> tuple[bool, SessionRecord | None]:
+        over = Loaded()
+        for _ in range(ATTEMPTS):
+            over = await _asked(self._records.load(name))
+            if over.version is None:
+                break
+            if await _asked(self._records.delete(name, over)):
+                return True, over.record
+        return await _asked(self._records.delete(name)), over.record
+
+    async def _revoke(self, record: SessionRecord) -> None:
+        async def one(provider: str, chain: Chain) -> None:
+            server = self._registry.server(provider, chain.home)
+            if server is not None and chain.refresh_token is not None:
+                await server.revoke(chain.refresh_token, "refresh_token")
+
+        tasks = [asyncio.ensure_future(one(provider, chain)) for provider, chain in record.chains.items()]
+        _, late = await asyncio.wait(tasks, timeout=REVOCATION_TIME)
+        for task in late:
+            task.cancel()
+
+    async def _touch(self, name: str, used_at: float) -> None:
+        over = await _asked(self._records.load(name))
+        if over.record is not None and used_at > over.record.last_used:
+            # Where another write came in between, that was a use as well.
+            await _asked(self._records.save(name, replace(over.record, last_used=used_at), over, self._clock()))
+
+
+async def _asked(answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except (StoreUnavailableError, StoreBrokenError):
+        raise Refusal("store_unavailable", retry_after=1) from None
+
+
+def _judge(response: Mapping[str, object], now: float) -> Granted:
+    try:
+        body = orjson.dumps(dict(response))
+    except TypeError:
+        raise Refusal("bad_request", "The token response is not a JSON object.") from None
+    outcome = judge(200, {}, body, requested_at=now, asked=frozenset(), now=now)
+    if isinstance(outcome, Granted):
+        return outcome
+    reason = outcome.reason if isinstance(outcome, Invalid) else "error"
+    raise Refusal("bad_request", f"The token response is no good: {reason}.")
+
+
+def _audience(response: Mapping[str, object]) -> str:
+    audience = response.get("audience", "")
+    if not isinstance(audience, str):
+        raise Refusal("bad_request", "The token response is no good: audience.")
+    return audience
+
+
+def _resources(response: Mapping[str, object]) -> tuple[str, ...]:
+    named = response.get("resource", [])
+    resources = [named] if isinstance(named, str) else named
+    if not isinstance(resources, list) or not all(isinstance(resource, str) for resource in resources):
+        raise Refusal("bad_request", "The token response is no good: resource.")
+    return tuple(resources)
+
+
+def _info(name: str, record: SessionRecord, now: float) -> SessionInfo:
+    identifier = name.removeprefix(SESSIONS).strip("{}")[:SHOWN]
+    providers = tuple(_provider_info(provider, chain, now) for provider, chain in sorted(record.chains.items()))
+    return SessionInfo(identifier, record.created, record.last_used, record.ends_at, record.subject, providers)
+
+
+def _provider_info(provider: str, chain: Chain, now: float) -> ProviderInfo:
+    scopes = {scope for bought in chain.tokens for scope in bought.token.scopes or ()}
+    left = max((bought.token.expires_at - now for bought in chain.tokens), default=0.0)
+    return ProviderInfo(
+        provider, tuple(sorted(scopes)), max(left, 0.0), chain.refresh_token is not None, chain.generation
+    )

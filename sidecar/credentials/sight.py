@@ -1,0 +1,158 @@
+"""Reading: what the store has for one key, judged, and the credential that is made of it.
+
+Reads through `records`, judges by `lifecycle`, puts credentials into `memory`. Changes nothing in the store and asks no
+provider. What was read may be used only if the memory has not heard of a change since the reading began (`epoch`): so
+a session that is deleted meanwhile does not come back.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.credentials.lifecycle import Held, Plan, dead_at, plan, stale_at, true_from
+from sidecar.credentials.memory import Credential, Entry, Memory, Peak
+from sidecar.credentials.records import Loaded, Records
+from sidecar.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sidecar.credentials.counts import Counts
+    from sidecar.credentials.registry import Bound
+    from sidecar.credentials.session_record import Bought, Chain
+    from sidecar.credentials.suspicions import Suspicions
+    from sidecar.model import TokenKey
+
+REST = 5.0
+"""Seconds for which a valid token is used without trying to renew it, after a renewal failed."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What the parts of one broker share.
+
+    `clock` gives seconds since the epoch, `jitter` stretches early windows (1 to 1.25), `sleep` waits for seconds.
+    """
+
+    records: Records
+    memory: Memory
+    suspicions: Suspicions
+    counts: Counts
+    clock: Callable[[], float]
+    jitter: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+
+
+class Trip(NamedTuple):
+    """What a flight is for. `eager`: the token at hand is stale, so it is to be renewed though it could be used."""
+
+    key: TokenKey
+    bound: Bound
+    name: str  # of the record
+    eager: bool = False
+
+    @property
+    def provider(self) -> str:
+        """Return the provider whose chain it is."""
+        return self.bound.spec.provider
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What was read, and what it means for a trip."""
+
+    entry: Entry
+    epoch: int
+    loaded: Loaded
+    chain: Chain | None
+    bought: Bought | None
+    held: Held
+    plan: Plan
+    rejected: bool
+
+    def answers(self, eager: bool) -> bool:
+        """Say whether the trip ends with the token that was read."""
+        return self.plan is Plan.USE or (self.plan is Plan.USE_AND_RENEW and not eager)
+
+
+class Reader:
+    """Sights of one store."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+
+    async def look(self, trip: Trip) -> Sight:
+        """Read and plan. An application's record is taken for missing where the store is away."""
+        entry = self._kit.memory.entry(trip.name, self._kit.clock())
+        epoch = entry.epoch
+        loaded = await self._load(trip)
+        chain = live_chain(trip, loaded, self._kit.clock())
+        if loaded.record is not None and chain is not None:
+            chain = self._newest(trip, entry, chain)
+            entry.climb(Peak(trip.provider, chain.order, chain.refresh_token))
+            if trip.bound.for_user:
+                entry.last_used, entry.ends_at = loaded.record.last_used, loaded.record.ends_at
+        return self._judge(trip, entry, epoch, loaded, chain)
+
+    def adopt(self, trip: Trip, sight: Sight, rest: float = 0.0) -> Credential | None:
+        """Return the credential of a sight, at hand from now on; None where it may not be used, so look again.
+
+        `rest`: the seconds for which no renewal is to be tried.
+        """
+        chain, bought = sight.chain, sight.bought
+        if chain is None or bought is None or self._kit.suspicions.rejects(trip.key, (chain.born, bought.generation)):
+            return None
+        credential = Credential(
+            trip.key,
+            bought.token.value.reveal().encode("ascii"),
+            (chain.born, bought.generation),
+            true_from=true_from(bought.token),
+            stale_at=stale_at(bought.token, sight.held.jitter),
+            usable_until=min(dead_at(bought.token), sight.entry.ends_at),
+            suspect=self._kit.suspicions.waiting(trip.key),
+        )
+        if rest:
+            rest_a_while(credential, self._kit.clock(), rest)
+        return credential if self._kit.memory.adopt(trip.name, sight.entry, sight.epoch, credential) else None
+
+    async def _load(self, trip: Trip) -> Loaded:
+        try:
+            return await self._kit.records.load(trip.name)
+        except StoreUnavailableError:
+            if trip.bound.for_user:
+                raise
+            return Loaded()
+
+    def _newest(self, trip: Trip, entry: Entry, chain: Chain) -> Chain:
+        """Return the chain, or what we know to have been stored after it: the store was set back (case RF-18)."""
+        peak = entry.peak(trip.provider)
+        if peak is None or peak.order <= chain.order:
+            return chain
+        if trip.bound.for_user:
+            self._kit.counts.generation_regressions += 1
+            _log.error("store_went_back", extra={"record": trip.name[:20]})
+        born, generation = peak.order
+        return replace(chain, born=born, generation=generation, refresh_token=peak.refresh_token, tokens=())
+
+    def _judge(self, trip: Trip, entry: Entry, epoch: int, loaded: Loaded, chain: Chain | None) -> Sight:
+        until = self._kit.suspicions.rejected(trip.key)
+        bought = chain.find(trip.bound.spec, until) if chain else None
+        rejected = bool(chain and bought and until is not None and (chain.born, bought.generation) <= until)
+        refresh_token = chain.refresh_token if chain and trip.bound.for_user else None
+        held = Held(bought.token if bought else None, refresh_token, self._kit.jitter())
+        planned = plan(held, self._kit.clock(), trip.bound.grant.MINTS, rejected)
+        return Sight(entry, epoch, loaded, chain, bought, held, planned, rejected)
+
+
+def live_chain(trip: Trip, loaded: Loaded, now: float) -> Chain | None:
+    """Return the trip's chain in what was loaded, while the session lives."""
+    return loaded.record.chain(trip.provider, trip.bound.home, now) if loaded.record else None
+
+
+def rest_a_while(credential: Credential, now: float, seconds: float = REST) -> None:
+    """Use a stale credential without trying to renew it for some seconds."""
+    credential.true_from = min(credential.true_from, now)
+    credential.fresh_until = min(now + seconds, credential.usable_until)

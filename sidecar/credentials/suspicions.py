@@ -1,0 +1,73 @@
+"""What the resource servers' 401s say about our tokens, and when to believe them (cases RF-13, RF-14).
+
+A rejection is believed at once when no renewal has been tried for it: the token, and all that are older, are rejected,
+and one renewal follows. If the renewed token is rejected too, without having been accepted in between, the token is
+hardly at fault: for a growing time (5 s, doubling, at most 5 min) such rejections are not believed and cost nothing.
+No clock, no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from sidecar.credentials.session_record import Order
+    from sidecar.model import TokenKey
+
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+MOST = 10_000
+
+
+class Suspicion(NamedTuple):
+    """`rejected` is the newest rejected token's place in time; `renewals` were made for rejections in a row."""
+
+    rejected: Order
+    renewals: int
+    since: float
+    believe_after: float
+
+
+class Suspicions:
+    """The suspicions by token key: few, and the oldest are dropped."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[TokenKey, Suspicion] = {}
+
+    def rejected(self, key: TokenKey) -> Order | None:
+        """Return up to which token all are rejected for `key`."""
+        suspicion = self._by_key.get(key)
+        return suspicion.rejected if suspicion else None
+
+    def rejects(self, key: TokenKey, order: Order) -> bool:
+        """Say whether the token of this place in time is rejected for `key`."""
+        suspicion = self._by_key.get(key)
+        return suspicion is not None and order <= suspicion.rejected
+
+    def waiting(self, key: TokenKey) -> bool:
+        """Say whether it is not yet known that the last renewal for a rejection helped."""
+        suspicion = self._by_key.get(key)
+        return suspicion is not None and suspicion.renewals > 0
+
+    def reject(self, key: TokenKey, order: Order, now: float) -> bool:
+        """Take note of a rejection; say whether it is believed, so that a newer token is needed."""
+        before = self._by_key.get(key)
+        if before is not None and order <= before.rejected:
+            return True
+        renewals = before.renewals if before is not None and before.rejected[0] == order[0] else 0
+        if before is not None and renewals and before.since <= now < before.believe_after:
+            return False
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(renewals, 10))
+        self._note(key, Suspicion(order, renewals + 1, now, now + pause))
+        return True
+
+    def accept(self, key: TokenKey, order: Order) -> None:
+        """Take note that a newer token was accepted: the next rejection is believed at once again."""
+        before = self._by_key.get(key)
+        if before is not None and order > before.rejected:
+            self._by_key[key] = before._replace(renewals=0)
+
+    def _note(self, key: TokenKey, suspicion: Suspicion) -> None:
+        self._by_key.pop(key, None)
+        self._by_key[key] = suspicion
+        if len(self._by_key) > MOST:
+            del self._by_key[next(iter(self._by_key))]

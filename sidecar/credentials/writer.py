@@ -1,0 +1,109 @@
+"""Storing a chain that a token request has changed, so that no refresh token is lost and no newer one overwritten.
+
+Writes by compare-and-set and merges with what others wrote beside the chain. What lost the race is discarded: the chain
+was renewed, replaced by a sign-in, or deleted (then the orphaned refresh token is revoked, RFC 7009). If the store does
+not take a rotated refresh token, it is kept and stored as soon as the store allows, with the chain's lock held, so that
+no instance spends the old one. Asks for no token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from sidecar.credentials.memory import Peak
+from sidecar.credentials.session_record import Chain, SessionRecord
+from sidecar.credentials.sight import Kit, Sight, Trip, live_chain
+from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from sidecar.credentials.records import Loaded
+
+WRITES = 5
+FIRST_RETRY, LONGEST_RETRY = 0.1, 5.0
+STORE_FAULTS = (StoreUnavailableError, StoreBrokenError)
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Writes to one store."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self.kept: dict[tuple[str, str], asyncio.Task[None]] = {}  # by record and provider
+
+    async def store(self, trip: Trip, sight: Sight, chain: Chain, lock: AsyncExitStack) -> bool:
+        """Store `chain` in place of the one of `sight`; False where another has taken its place.
+
+        Raises what the store raises, and then keeps on trying by itself, with `lock`; `Refusal` (login_required) where
+        the session is gone. An application's token is not worth that: it is used unstored.
+        """
+        try:
+            return await self._write(trip, sight, sight.loaded, chain)
+        except STORE_FAULTS:
+            if not trip.bound.for_user:
+                return True
+            self._keep(trip, sight, chain, lock.pop_all())
+            raise
+
+    async def _write(self, trip: Trip, sight: Sight, over: Loaded, chain: Chain) -> bool:
+        for attempt in range(WRITES):
+            now = self._kit.clock()
+            record = over.record or SessionRecord(now, now)
+            if await self._kit.records.save(
+                trip.name, record.with_chain(trip.provider, chain, now), over, now, attempt
+            ):
+                sight.entry.climb(Peak(trip.provider, chain.order, chain.refresh_token))
+                return True
+            over = await self._kit.records.load(trip.name)
+            if await self._overtaken(trip, sight, over, chain):
+                return False
+        raise StoreUnavailableError("too many others write this record")
+
+    async def _overtaken(self, trip: Trip, sight: Sight, over: Loaded, ours: Chain) -> bool:
+        """Say whether the chain that was spent is no longer the session's; if the session is gone, revoke ours."""
+        if not trip.bound.for_user:
+            return over.record is not None
+        theirs = live_chain(trip, over, self._kit.clock())
+        if theirs is not None and sight.chain is not None and theirs.order <= sight.chain.order:
+            return False
+        self._kit.counts.discarded += 1
+        if theirs is not None:
+            return True
+        self._kit.memory.drop(trip.name)
+        if ours.refresh_token is not None:
+            await trip.bound.server.revoke(ours.refresh_token, "refresh_token")
+        raise Refusal("login_required")
+
+    def _keep(self, trip: Trip, sight: Sight, chain: Chain, lock: AsyncExitStack) -> None:
+        _log.error("rotated_refresh_token_not_stored", extra={"record": trip.name[:20]})
+        place = (trip.name, trip.provider)
+        task = asyncio.get_running_loop().create_task(self._insist(trip, sight, chain, lock))
+        self.kept[place] = task
+        task.add_done_callback(lambda done: self._done(place, done))
+
+    async def _insist(self, trip: Trip, sight: Sight, chain: Chain, lock: AsyncExitStack) -> None:
+        pause = FIRST_RETRY
+        async with lock:
+            while True:
+                await self._kit.sleep(pause)
+                pause = min(2 * pause, LONGEST_RETRY)
+                self._kit.counts.store_write_retries += 1
+                try:
+                    over = await self._kit.records.load(trip.name)
+                    if not await self._overtaken(trip, sight, over, chain):
+                        await self._write(trip, sight, over, chain)
+                except STORE_FAULTS:
+                    continue
+                except Refusal:
+                    return  # the session was deleted meanwhile
+                return
+
+    def _done(self, place: tuple[str, str], task: asyncio.Task[None]) -> None:
+        del self.kept[place]
+        self._kit.memory.drop(place[0])
+        if task.cancelled() or task.exception() is not None:
+            _log.error("rotated_refresh_token_lost", extra={"record": place[0][:20]})
