@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from benchmarks.processes import Program
 
 START_SECONDS = 60
+REASON = 200  # characters of a reason in the report
 TOKEN_SECONDS = 15  # Envoy fetches its first token by itself, after the port is open
 
 
@@ -110,7 +111,7 @@ def fleet(peers: Sequence[Peer], scene: Scene, sizes: Sequence[int], *, absolute
                 check(running, scene, sizes, absolute=absolute)
             except (NotAvailableError, CheckError, SessionApiError) as reason:
                 own.close()
-                found.missing[peer.name] = str(reason)
+                found.missing[peer.name] = " ".join(str(reason).split())[:REASON]
             else:
                 stack.enter_context(own)
                 up.append(running)

@@ -43,13 +43,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run. `missing` maps the name of a proxy that was not measured to the reason."""
+    """A whole run. `missing` holds, under "plain" and "tls", who was not measured and the reason."""
 
     machine: dict[str, str]
     settings: dict[str, Any]
     titles: dict[str, str]
     versions: dict[str, str]
-    missing: dict[str, str]
+    missing: dict[str, dict[str, str]]
     cases: tuple[Case, ...]
 
     def to_json(self) -> str:
@@ -117,7 +117,9 @@ def _section(report: Report, *, tls: bool, size: int) -> str:
     cases = {case.peer: case for case in report.cases if case.tls is tls and case.size == size}
     references = {name: cases[name] for name in REFERENCES if name in cases and not cases[name].failures}
     rows = [_row(case, report.titles[name], references) for name, case in cases.items()]
-    rows += [[report.titles[name], f"not measured: {why}"] for name, why in report.missing.items()]
+    rows += [
+        [report.titles[name], f"not measured: {why}"] for name, why in report.missing["tls" if tls else "plain"].items()
+    ]
     rows = [row + [""] * (len(HEADS) - len(row)) for row in rows]
     return f"### {size_name(size)}, {'TLS' if tls else 'plain HTTP'} to the upstream\n\n{table(HEADS, rows)}\n"
 

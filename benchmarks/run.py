@@ -77,12 +77,12 @@ def compare(wanted: argparse.Namespace) -> Report:
     """The whole comparison that the options ask for."""
     samples: dict[Key, list[Sample]] = defaultdict(list)
     versions: dict[str, str] = {}
-    missing: dict[str, str] = {}
+    missing: dict[str, dict[str, str]] = {}
     with stage("compare", wanted.sizes, wanted.sessions, pin=wanted.pin) as (plain, secure):
         for scene in (plain, secure) if wanted.tls else (plain,):
             with fleet([PEERS[name] for name in wanted.peers], scene, wanted.sizes, absolute=wanted.absolute) as found:
                 versions |= found.versions
-                missing |= found.missing
+                missing["tls" if scene.tls else "plain"] = found.missing
                 for name, why in found.missing.items():
                     say(f"not measured: {name}: {why}")
                 for size, proxy, sample in _rounds(found.running, scene, wanted):

@@ -32,7 +32,7 @@ class Proxy:
         headers["Authorization"] = self.authorization
         async with request.app[SESSION].request(
             request.method,
-            self.upstream + request.raw_path,
+            self.upstream + (request.raw_path if request.raw_path[0] == "/" else request.url.raw_path_qs),
             headers=headers,
             data=request.content if request.body_exists else None,
             allow_redirects=False,
