@@ -105,9 +105,10 @@ def _explained_by_running(question: dict[str, Any], where: dict[str, Any]) -> di
 
 
 def _explained_by_file(question: dict[str, Any], config: Path | None) -> dict[str, Any]:
+    settings = common.load(common.find(config))
+
     from sidecar import app
 
-    settings = common.load(common.find(config))
     answer: Any = app.explain(settings, *question.values())
     return asyncio.run(_awaited(answer)) if inspect.isawaitable(answer) else answer
 

@@ -1,0 +1,59 @@
+# make help says what there is. The first use makes .venv and installs what the locks name, by hash.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+IMAGE ?= token-sidecar
+TESTS ?=
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench lock image clean
+
+help:  ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## Show the sidecar at work (DEMO=--once ends by itself)
+	@$(BIN)/sidecar demo $(DEMO)
+
+test: $(READY)  ## Run the tests (TESTS=tests/unit for a part)
+	@$(BIN)/python -m pytest -q $(TESTS)
+
+check: $(READY)  ## Lint, formatting, types
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo 'not formatted: make format' >&2; exit 1; }
+	@$(BIN)/mypy
+
+format: $(READY)  ## Format the code
+	@$(BIN)/ruff format --quiet .
+
+bench: $(READY)  ## Measure against other proxies
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks
+
+lock: build/lock/bin/pip-compile  ## Write the lock files anew
+	@echo 'resolving; this takes some minutes'
+	@export CUSTOM_COMPILE_COMMAND='make lock'; \
+	$(COMPILE) --upgrade --extra dev --build-deps-for editable -o requirements-dev.lock pyproject.toml && \
+	$(COMPILE) --upgrade -c requirements-dev.lock -o requirements.lock pyproject.toml && \
+	$(COMPILE) --upgrade -c requirements-dev.lock --only-build-deps --build-deps-for wheel -o requirements-build.lock pyproject.toml
+
+image:  ## Build the container image
+	@docker build -t $(IMAGE) .
+
+clean:  ## Remove everything that was made
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements-dev.lock pyproject.toml
+	@echo 'installing into $(VENV); this happens once'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+build/lock/bin/pip-compile:
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install pip-tools
