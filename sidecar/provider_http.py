@@ -109,7 +109,6 @@ async def _read(response: aiohttp.ClientResponse) -> Answer | Invalid:
 
 
 _MEANINGS: tuple[tuple[type[Exception], Unavailable | Invalid], ...] = (
-    (aiohttp.ClientSSLError, Unavailable("tls")),
     (ssl.SSLError, Unavailable("tls")),
     (TimeoutError, Unavailable("timeout")),
     (aiohttp.ClientConnectorDNSError, Unavailable("dns")),

@@ -87,6 +87,18 @@ def test_failures_in_a_row_wait_longer_and_a_success_forgets_them() -> None:
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 0, 1]
 
 
+@pytest.mark.parametrize("outcome", [Invalid("scope"), ClientRefused("invalid_client"), ClientRefused("invalid_scope")])
+def test_a_success_forgets_what_the_route_and_the_request_did(outcome: Outcome) -> None:
+    """After a token was granted a new failure starts with one second again."""
+    pacer = Pacer()
+    for now in (100, 110):
+        failed(pacer, outcome, now)
+    assert pacer.refusal(ALICE, 111.9) is not None
+    failed(pacer, GRANTED, 112)
+    failed(pacer, outcome, 120)
+    assert pacer.refusal(ALICE, 121) is None
+
+
 @pytest.mark.parametrize("alive", [GrantRefused(), ClientRefused("invalid_scope")])
 def test_any_proper_answer_shows_that_the_provider_is_back(alive: Outcome) -> None:
     """A provider that refuses one request by the rules is up: the others are no longer held back."""

@@ -31,11 +31,13 @@ class Provider:
         self.pages: dict[str, bytes] = {"/token": token()}
         self.gate = asyncio.Event()
         self.gate.set()
+        self.pause = 0.0
         self.server = ScriptedServer(self._answer)
         self.clients: list[AuthorizationServer] = []
 
     async def _answer(self, request: Received, writer: asyncio.StreamWriter) -> None:
         await self.gate.wait()
+        await asyncio.sleep(self.pause)
         writer.write(self.pages.get(request.path, NOT_FOUND))
 
     def document(self, **members: object) -> bytes:
@@ -192,6 +194,15 @@ async def test_another_endpoint_by_hand_overrides_the_discovered_one(provider: P
     provider.pages[OPENID] = provider.document(revocation_endpoint=f"{url}/theirs")
     client = provider.client(revocation_endpoint=f"{url}/ours")
     assert await client.metadata() == Metadata(url, f"{url}/token", revocation_endpoint=f"{url}/ours")
+
+
+async def test_discovery_and_token_request_share_one_deadline(provider: Provider) -> None:
+    """[IDP-04] Two answers that are each in time, but not together, are too late."""
+    provider.pages[OPENID] = provider.document()
+    provider.pause = 0.3
+    client = provider.client(timeout=ProviderTimeout(1, 0.5))
+    assert await ask(client) == Unavailable("timeout", 1.0)
+    assert provider.asked == [OPENID, "/token"]
 
 
 async def test_closing_during_discovery_ends_it(provider: Provider) -> None:
