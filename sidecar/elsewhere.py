@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.callers.recognise import admit, find_app
 from sidecar.errors import Refusal
-from sidecar.lane import Lane, Passage, Shared, answer, request_id, upgrade_of
+from sidecar.lane import Lane, Shared, answer, request_id
 from sidecar.model import Caller, Origin, Target
 from sidecar.settings import Match, Route, Settings, Tunnel, UpstreamTimeout
 from sidecar.wire.pool import Pool
@@ -57,8 +57,7 @@ class Elsewhere:
         if self._settings.unmatched != "forward" or target.form != "absolute":
             raise Refusal("no_route", "No route matches the host and path of this request.")
         lane = exchange.errand = self._lane(Origin(target.scheme, target.host, target.port))
-        exchange.upgrade = upgrade_of(exchange)
-        lane.drive(exchange, Passage(target, None))
+        lane.drive(exchange, lane.prepare(exchange.head, exchange.downstream.peer))
 
     def tunnel(self, exchange: Exchange, target: Target) -> None:
         """Open a tunnel to an allowed destination (RFC 9110 section 9.3.6)."""

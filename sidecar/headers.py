@@ -15,7 +15,7 @@ from sidecar.errors import Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidecar.message import Headers, RequestHead, ResponseHead
+    from sidecar.message import Headers, RequestHead
 
 HOP_BY_HOP = frozenset(
     [
@@ -65,14 +65,14 @@ class RequestRules:
             **{name: action for name, action in _SPECIAL.items() if name not in self._dropped},
         }
 
-    def lines(self, head: RequestHead, authority: bytes, *, upgrade: bool) -> list[bytes]:
+    def lines(self, headers: Headers, authority: bytes, *, upgrade: bool) -> list[bytes]:
         """Return the lines that go on, in their order."""
         actions = self._actions
-        nominated = connection_tokens(head) - _FRAMING if b"connection" in head.names else None
+        nominated = connection_tokens(headers) - _FRAMING
         kept: list[bytes] = []
-        for name, line in zip(head.names, head.lines, strict=True):
+        for name, line in zip(headers.names, headers.lines, strict=True):
             action = actions.get(name)
-            if nominated and name in nominated and not (upgrade and name == b"upgrade"):
+            if name in nominated and not (upgrade and name == b"upgrade"):
                 continue
             if action == _KEEP or (action is None and not self._looks_like_ours(name)):
                 kept.append(line)
@@ -129,15 +129,23 @@ class ResponseRules:
             b"set-cookie": _SET_COOKIE,
         }
 
-    def lines(self, head: ResponseHead, *, chunked: bool, upgrade: bool) -> list[bytes]:
-        """Return the lines that go on; `chunked` says that the body goes on in chunks."""
+    def section(self, headers: Headers, *, chunked: bool, upgrade: bool) -> bytes:
+        """Return the lines that go on, each with its line end; `chunked` says that the body goes on in chunks."""
+        name = (self, chunked, upgrade)
+        section: bytes | None = headers.memo.get(name)
+        if section is None:
+            lines = self._lines(headers, chunked=chunked, upgrade=upgrade)
+            section = headers.memo[name] = b"".join(line + b"\r\n" for line in lines)
+        return section
+
+    def _lines(self, headers: Headers, *, chunked: bool, upgrade: bool) -> list[bytes]:
         actions = self._actions
-        nominated = connection_tokens(head) - _FRAMING if b"connection" in head.names else None
-        kept = [head.status_line]
-        for name, line in zip(head.names, head.lines, strict=True):
+        nominated = connection_tokens(headers) - _FRAMING
+        kept: list[bytes] = []
+        for name, line in zip(headers.names, headers.lines, strict=True):
             action = actions.get(name)
             if action is None:
-                if not (nominated and name in nominated):
+                if name not in nominated:
                     kept.append(line)
             elif action == _SET_COOKIE:
                 if not line[11:].lstrip().startswith(self._cookies):
@@ -147,17 +155,19 @@ class ResponseRules:
         return kept
 
 
-def connection_tokens(head: Headers) -> frozenset[bytes]:
+def connection_tokens(headers: Headers) -> frozenset[bytes]:
     """Return the lower-case tokens of Connection (RFC 9110 section 7.6.1)."""
-    values = head.all(b"connection")
-    if len(values) == 1 and values[0] in _SIMPLE_CONNECTION:
-        return _SIMPLE_CONNECTION[values[0]]
-    return frozenset(token for value in values for part in value.split(b",") if (token := part.strip(b" \t").lower()))
+    if b"connection" not in headers.names:
+        return _NO_TOKENS
+    tokens: frozenset[bytes] | None = headers.memo.get(_TOKENS)
+    if tokens is None:
+        values = b",".join(headers.all(b"connection")).lower().split(b",")
+        tokens = headers.memo[_TOKENS] = frozenset(token for value in values if (token := value.strip(b" \t")))
+    return tokens
 
 
-_SIMPLE_CONNECTION = {
-    value: frozenset([value.lower()]) for value in (b"keep-alive", b"close", b"Keep-Alive", b"Close", b"Upgrade")
-}
+_TOKENS = "connection tokens"
+_NO_TOKENS: frozenset[bytes] = frozenset()
 
 
 def max_forwards(value: bytes) -> int:
@@ -173,4 +183,4 @@ def wants_upgrade(head: RequestHead) -> bool:
     if b"upgrade" not in head.names or head.minor == 0:
         return False
     protocols = b",".join(head.all(b"upgrade")).lower()
-    return b"upgrade" in connection_tokens(head) and b"h2c" not in protocols
+    return b"upgrade" in connection_tokens(head.headers) and b"h2c" not in protocols

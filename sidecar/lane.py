@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar import replay
+from sidecar.callers.recognise import admit, recognise
 from sidecar.credentials.broker import StillRejectedError
 from sidecar.errors import Refusal
 from sidecar.headers import RequestRules, ResponseRules, wants_upgrade
@@ -21,8 +22,9 @@ from sidecar.wire.problem import problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sidecar.callers import AppKind, SessionKind
     from sidecar.credentials.broker import Broker, Credential
-    from sidecar.message import RequestHead, ResponseHead
+    from sidecar.message import Peer, RequestHead, ResponseHead
     from sidecar.metrics import RouteTally
     from sidecar.settings import Match, Route
     from sidecar.wire.exchange import Exchange
@@ -32,22 +34,20 @@ UNAUTHORIZED = 401
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
-class Passage:
-    """What the corridor knows of one request that is under way. `began` is time.perf_counter()."""
+class Prepared(NamedTuple):
+    """What follows from a header section on one route, for one peer: made once for all requests that repeat it."""
 
-    __slots__ = ("began", "credential", "key", "replayed", "target")
-
-    def __init__(self, target: Target, key: TokenKey | None) -> None:
-        self.target = target
-        self.key = key
-        self.credential: Credential | None = None
-        self.replayed = False
-        self.began = time.perf_counter()
+    peer: Peer
+    key: TokenKey | None  # None: this route sends no token
+    upgrade: bool
+    section: bytes  # the header lines that go on, each with its line end
 
 
 class Shared(NamedTuple):
     """What all lanes of one configuration share."""
 
+    apps: tuple[AppKind, ...]
+    sessions: tuple[SessionKind, ...]
     broker: Broker
     response_rules: ResponseRules
     access: Callable[[Exchange, str, str], None] | None  # writes the access line: exchange, route, request id
@@ -57,8 +57,8 @@ class Lane:
     """A route of the configuration with everything that its requests need."""
 
     __slots__ = (
-        "_base", "_broker", "_host", "_prefix", "_strip", "access", "body_limit", "fingerprint", "match", "pool",
-        "response_rules", "route", "rules", "tally", "timeout", "token",
+        "_base", "_host", "_prefix", "_shared", "_strip", "body_limit", "fingerprint", "match", "pool", "response_rules",
+        "route", "rules", "tally", "timeout", "token",
     )  # fmt: skip
 
     def __init__(self, route: Route, shared: Shared, pool: Pool, rules: RequestRules, tally: RouteTally) -> None:
@@ -68,12 +68,11 @@ class Lane:
         self.rules = rules
         self.tally = tally
         self.response_rules = shared.response_rules
-        self.access = shared.access
         self.timeout = route.timeout
         self.token = route.as_ != "none"
         self.body_limit = route.replay.body_limit if self.token else 0
         self.fingerprint = route.spec.fingerprint if route.spec else ""
-        self._broker = shared.broker
+        self._shared = shared
         self._host = route.upstream.authority.encode("ascii")
         self._prefix = f"{route.header}: {route.scheme} ".encode("ascii")
         self._base = route.base_path.encode("ascii")
@@ -81,58 +80,53 @@ class Lane:
 
     # -- the corridor's side ------------------------------------------------------------------------------------
 
-    def key(self, caller: Caller) -> TokenKey | None:
-        """Return the key of the token that this caller's request needs; None where the route sends none."""
-        if not self.token:
-            return None
-        return TokenKey(self.fingerprint, caller.session.reveal() if caller.session else APPLICATION)
+    def prepare(self, head: RequestHead, peer: Peer) -> Prepared:
+        """Recognise the caller, see that it may be here, and choose the header lines; raise `Refusal`."""
+        headers = head.headers
+        prepared: Prepared | None = headers.memo.get(self)
+        if prepared is None or prepared.peer != peer:
+            caller = recognise(self._shared.apps, self._shared.sessions, head, peer, self.route.as_)
+            admit(caller, peer, self.route.allow, bool(self._shared.apps))
+            upgrade = wants_upgrade(head)
+            lines = self.rules.lines(headers, self._host, upgrade=upgrade)
+            section = b"".join(line + b"\r\n" for line in lines)
+            prepared = headers.memo[self] = Prepared(peer, self._key(caller), upgrade, section)
+        return prepared
 
-    def drive(self, exchange: Exchange, passage: Passage) -> None:
+    def drive(self, exchange: Exchange, prepared: Prepared) -> None:
         """Take the credential and send the request: at once if the token is at hand, else when it is."""
-        exchange.passage = passage
-        key = passage.key
+        exchange.upgrade = prepared.upgrade
+        exchange.key = key = prepared.key
         if key is None:
-            self._send(exchange, passage)
+            self._send(exchange, prepared)
             return
-        credential = passage.credential = self._broker.ready(key, time.time())
+        credential = exchange.credential = self._shared.broker.ready(key, time.time())
         if credential is not None:
             self.tally.cache["hit"] += 1
-            self._send(exchange, passage)
+            self._send(exchange, prepared)
         else:
             self.tally.cache["miss"] += 1
-            exchange.wait(self._obtain_and_send(exchange, passage, key))
+            exchange.wait(self._obtain_and_send(exchange, prepared, key))
 
     # -- the wire's side: `Errand` ------------------------------------------------------------------------------
 
     def responded(self, exchange: Exchange, head: ResponseHead) -> bool:
         """Hold back a 401 that a new token may turn into an answer."""
-        passage: Passage = exchange.passage
-        credential = passage.credential
+        credential = exchange.credential
         if credential is None:
             return False
         if head.status != UNAUTHORIZED:
             if credential.suspect:
-                self._broker.accepted(credential)
+                self._shared.broker.accepted(credential)
             return False
-        if passage.replayed:
-            return False
-        challenges = head.all(b"www-authenticate")
-        verdict = replay.judge(challenges, exchange.head.method, self.route.replay.unsafe)
-        if verdict is replay.Verdict.PASS:
-            return False
-        if exchange.untouched() or (verdict is replay.Verdict.REPLAY and exchange.complete and exchange.whole()):
-            exchange.wait(self._renew_and_replay(exchange, passage))
-            return True
-        exchange.wait_apart(self._renew(passage))
-        return False
+        return not exchange.replayed and self._unauthorized(exchange, head)
 
     def over(self, exchange: Exchange) -> None:
         """Count the exchange and write its line."""
-        passage: Passage | None = exchange.passage
-        if passage is not None and exchange.status:
-            self.tally.answered(exchange.status, time.perf_counter() - passage.began)
-        if self.access is not None:
-            self.access(exchange, self.route.name, request_id(exchange.head))
+        if exchange.status:
+            self.tally.answered(exchange.status, time.perf_counter() - exchange.began)
+        if self._shared.access is not None:
+            self._shared.access(exchange, self.route.name, request_id(exchange.head))
 
     def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         """Answer a refusal."""
@@ -141,22 +135,30 @@ class Lane:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _send(self, exchange: Exchange, passage: Passage) -> None:
+    def _key(self, caller: Caller) -> TokenKey | None:
+        if not self.token:
+            return None
+        return TokenKey(self.fingerprint, caller.session.reveal() if caller.session else APPLICATION)
+
+    def _send(self, exchange: Exchange, prepared: Prepared) -> None:
         head = exchange.head
-        lines = self.rules.lines(head, self._host, upgrade=exchange.upgrade)
-        path = passage.target.path
+        target = exchange.target
+        path = target.path if target is not None else head.target
         if self._strip:
             path = _without_segments(path, self._strip)
-        lines.insert(0, b"%b %b%b HTTP/1.1" % (head.method, self._base, path) if path != b"*" else b"OPTIONS * HTTP/1.1")
-        credential = passage.credential
-        if credential is not None:
-            lines.append(self._prefix + credential.token)
-        lines.append(b"\r\n")
-        exchange.send(self.pool, b"\r\n".join(lines))
+        if path != b"*":
+            path = self._base + path
+        credential = exchange.credential
+        if credential is None:
+            request = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, path, prepared.section)
+        else:
+            token = credential.token
+            request = b"%b %b HTTP/1.1\r\n%b%b%b\r\n\r\n" % (head.method, path, prepared.section, self._prefix, token)
+        exchange.send(self.pool, request)
 
-    async def _obtain_and_send(self, exchange: Exchange, passage: Passage, key: TokenKey) -> None:
+    async def _obtain_and_send(self, exchange: Exchange, prepared: Prepared, key: TokenKey) -> None:
         try:
-            passage.credential = await self._broker.obtain(key)
+            exchange.credential = await self._shared.broker.obtain(key)
         except Refusal as refusal:
             self.refuse(exchange, refusal)
         except StillRejectedError:
@@ -164,31 +166,42 @@ class Lane:
             detail = "The upstream rejects every token that the authorization server gives."
             self.refuse(exchange, Refusal("provider_invalid", detail))
         else:
-            self._send(exchange, passage)
+            self._send(exchange, prepared)
 
-    async def _renew_and_replay(self, exchange: Exchange, passage: Passage) -> None:
-        key = passage.key
+    def _unauthorized(self, exchange: Exchange, head: ResponseHead) -> bool:
+        challenges = head.all(b"www-authenticate")
+        verdict = replay.judge(challenges, exchange.head.method, self.route.replay.unsafe)
+        if verdict is replay.Verdict.PASS:
+            return False
+        if exchange.untouched() or (verdict is replay.Verdict.REPLAY and exchange.complete and exchange.whole()):
+            exchange.wait(self._renew_and_replay(exchange))
+            return True
+        exchange.wait_apart(self._renew(exchange.key, exchange.credential))
+        return False
+
+    async def _renew_and_replay(self, exchange: Exchange) -> None:
+        key = exchange.key
         if key is None:
             return
         try:
-            credential = await self._broker.obtain(key, rejected=passage.credential)
+            credential = await self._shared.broker.obtain(key, rejected=exchange.credential)
         except StillRejectedError:
             exchange.resume()
         except Refusal as refusal:
             self.refuse(exchange, refusal)
         else:
-            passage.credential = credential
-            passage.replayed = True
+            exchange.credential = credential
+            exchange.replayed = True
             self.tally.replays += 1
             exchange.detach()
-            self._send(exchange, passage)
+            self._send(exchange, self.prepare(exchange.head, exchange.downstream.peer))
 
-    async def _renew(self, passage: Passage) -> None:
+    async def _renew(self, key: TokenKey | None, rejected: Credential) -> None:
         """Renew for the next request: this one may have been acted on, its 401 goes to the caller."""
-        if passage.key is None:
+        if key is None:
             return
         try:
-            await self._broker.obtain(passage.key, rejected=passage.credential)
+            await self._shared.broker.obtain(key, rejected=rejected)
         except (Refusal, StillRejectedError):
             return  # the next request of this key is told
 
@@ -196,12 +209,8 @@ class Lane:
 def _without_segments(path: bytes, count: int) -> bytes:
     """Take the first `count` segments off a path with its query."""
     bare, mark, query = path.partition(b"?")
-    return b"/" + bare.split(b"/", count + 1)[count + 1] + mark + query if bare.count(b"/") > count else b"/" + mark + query
-
-
-def upgrade_of(exchange: Exchange) -> bool:
-    """Say whether the exchange may become a tunnel: an upgrade without a body."""
-    return exchange.complete and wants_upgrade(exchange.head)
+    segments = bare.split(b"/", count + 1)
+    return b"/" + (segments[count + 1] if len(segments) > count + 1 else b"") + mark + query
 
 
 def request_id(head: RequestHead) -> str:
@@ -214,8 +223,7 @@ def request_id(head: RequestHead) -> str:
 
 def answer(exchange: Exchange, refusal: Refusal) -> None:
     """Write the problem document; a request whose body has not come yet ends the connection."""
-    passage = exchange.passage
-    status, headers = _challenge(refusal, passage.target if passage is not None else exchange.target)
+    status, headers = _challenge(refusal, exchange.target)
     close = refusal.close or not exchange.complete or not exchange.downstream.keep_alive
     if close:
         exchange.downstream.keep_alive = False

@@ -6,17 +6,23 @@ in parallel: one entry per header line (RFC 9112 section 5).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Headers:
-    """Header lines in the order of their arrival."""
+    """Header lines in the order of their arrival.
 
-    __slots__ = ("lines", "names", "values")
+    Callers repeat themselves, so `wire.head` gives equal header sections the same object. `memo` holds what others
+    derived from nothing but these lines; the object is never changed otherwise.
+    """
 
-    names: list[bytes]
-    values: list[bytes]
-    lines: list[bytes]
+    __slots__ = ("lines", "memo", "names", "values")
+
+    def __init__(self, names: list[bytes], values: list[bytes], lines: list[bytes]) -> None:
+        self.names = names
+        self.values = values
+        self.lines = lines
+        self.memo: dict[object, Any] = {}
 
     def all(self, name: bytes) -> list[bytes]:
         """Return the values of every line called `name` (lower case)."""
@@ -25,36 +31,46 @@ class Headers:
         return [value for found, value in zip(self.names, self.values, strict=True) if found == name]
 
 
-class RequestHead(Headers):
-    """A request line and its header lines. `minor` is the version's second digit: 1 for HTTP/1.1."""
+class RequestHead:
+    """A request line and its headers. `minor` is the version's second digit: 1 for HTTP/1.1."""
 
-    __slots__ = ("method", "minor", "target")
+    __slots__ = ("headers", "method", "minor", "target")
 
-    def __init__(
-        self, method: bytes, target: bytes, minor: int, names: list[bytes], values: list[bytes], lines: list[bytes]
-    ) -> None:
-        self.names = names
-        self.values = values
-        self.lines = lines
+    def __init__(self, method: bytes, target: bytes, minor: int, headers: Headers) -> None:
         self.method = method
         self.target = target
         self.minor = minor
+        self.headers = headers
+
+    @property
+    def names(self) -> list[bytes]:
+        """The header names in lower case."""
+        return self.headers.names
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Return the values of every line called `name` (lower case)."""
+        return self.headers.all(name)
 
 
-class ResponseHead(Headers):
-    """A status line, as received, and its header lines."""
+class ResponseHead:
+    """A status line, as received, and its headers."""
 
-    __slots__ = ("minor", "status", "status_line")
+    __slots__ = ("headers", "minor", "status", "status_line")
 
-    def __init__(
-        self, status: int, minor: int, status_line: bytes, names: list[bytes], values: list[bytes], lines: list[bytes]
-    ) -> None:
-        self.names = names
-        self.values = values
-        self.lines = lines
+    def __init__(self, status: int, minor: int, status_line: bytes, headers: Headers) -> None:
         self.status = status
         self.minor = minor
         self.status_line = status_line
+        self.headers = headers
+
+    @property
+    def names(self) -> list[bytes]:
+        """The header names in lower case."""
+        return self.headers.names
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Return the values of every line called `name` (lower case)."""
+        return self.headers.all(name)
 
 
 class Peer(NamedTuple):

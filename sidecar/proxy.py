@@ -7,57 +7,54 @@ sends the exchange to wait for it.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from sidecar.callers.recognise import admit, recognise
 from sidecar.errors import Refusal
 from sidecar.headers import max_forwards
-from sidecar.lane import Lane, Passage, upgrade_of
 from sidecar.routing import Router
 from sidecar.target import read_target
 
+_RETURNING = frozenset([b"OPTIONS", b"TRACE"])  # the methods that Max-Forwards is for (RFC 9110 section 7.6.2)
+
 if TYPE_CHECKING:
+    from sidecar.lane import Lane
+    from sidecar.message import RequestHead
     from sidecar.elsewhere import Elsewhere
     from sidecar.model import Target
-    from sidecar.settings import Settings
     from sidecar.wire.exchange import Exchange
 
 
 class Proxy:
     """The corridor of one configuration. `elsewhere` takes what no route takes: refusals, plain forwarding, tunnels."""
 
-    def __init__(self, settings: Settings, lanes: list[Lane], elsewhere: Elsewhere) -> None:
-        self._apps = settings.apps
-        self._sessions = settings.sessions
+    def __init__(self, lanes: list[Lane], elsewhere: Elsewhere) -> None:
         self._router = Router(lanes)
         self._elsewhere = elsewhere
 
     def begin(self, exchange: Exchange) -> None:
         """Walk one request through."""
         head = exchange.head
-        peer = exchange.downstream.peer
-        lane = exchange.errand = self._elsewhere
-        target = None
+        errand = exchange.errand = self._elsewhere
+        exchange.began = time.perf_counter()
         try:
-            target = read_target(head)
+            target = exchange.target = read_target(head)
             self._elsewhere.check_loop(exchange)
             if head.method == b"CONNECT":
                 self._elsewhere.tunnel(exchange, target)
                 return
-            route = self._router.find(target, head.method.decode("ascii"))
-            if route is None:
+            lane = self._router.find(target, head.method)
+            if lane is None:
                 self._elsewhere.forward(exchange, target)
                 return
-            lane = exchange.errand = route
-            caller = recognise(self._apps, self._sessions, head, peer, route.route.as_)
-            admit(caller, peer, route.route.allow, bool(self._apps))
-            check_method(head.method, head.all(b"max-forwards"), route)
-            check_path(target, route)
-            exchange.upgrade = upgrade_of(exchange)
-            route.drive(exchange, Passage(target, route.key(caller)))
+            errand = exchange.errand = lane
+            prepared = lane.prepare(head, exchange.downstream.peer)
+            check_path(target, lane)
+            if head.method in _RETURNING:
+                check_method(head, lane)
+            lane.drive(exchange, prepared)
         except Refusal as refusal:
-            exchange.target = target
-            lane.refuse(exchange, refusal)
+            errand.refuse(exchange, refusal)
 
 
 def check_path(target: Target, lane: Lane) -> None:
@@ -72,9 +69,10 @@ def _has_token_parameter(path: bytes) -> bool:
     return any(pair.startswith(b"access_token=") for pair in path.partition(b"?")[2].split(b"&"))
 
 
-def check_method(method: bytes, forwards: list[bytes], lane: Lane) -> None:
-    """Raise `Refusal` for TRACE with a token, which would come back in the body, and for the last hop of a method."""
-    if method == b"TRACE" and lane.token:
+def check_method(head: RequestHead, lane: Lane) -> None:
+    """Raise `Refusal` for TRACE with a token, which would come back in the body, and at the last hop of a method."""
+    if head.method == b"TRACE" and lane.token:
         raise Refusal("method_refused", "TRACE would send the token back to the caller.")
-    if forwards and method in (b"OPTIONS", b"TRACE") and max_forwards(forwards[0]) == 0:
+    forwards = head.all(b"max-forwards")
+    if forwards and max_forwards(forwards[0]) == 0:
         raise Refusal("method_refused", "Max-Forwards is 0: the request ends at this sidecar.")

@@ -25,6 +25,9 @@ class Routed(Protocol):
 R = TypeVar("R", bound=Routed)
 
 
+_WHOLE_HOST = ("",)
+
+
 class _Paths(Generic[R]):
     """The routes of one host, by path; at one path those that name port or methods come first."""
 
@@ -38,20 +41,19 @@ class _Paths(Generic[R]):
         self.by_path[path].sort(key=lambda r: (r.match.port == 0, r.match.methods is None))
         self.depth = max(self.depth, path.count("/"))
 
-    def find(self, path: str, port: int, method: str) -> R | None:
-        for prefix in self._prefixes(path):
+    def find(self, path: str, port: int, method: bytes) -> R | None:
+        for prefix in self._prefixes(path) if self.depth else _WHOLE_HOST:
             for route in self.by_path.get(prefix, ()):
                 match = route.match
-                if match.port in (0, port) and (match.methods is None or method in match.methods):
+                if match.port in (0, port) and (match.methods is None or method.decode("ascii") in match.methods):
                     return route
         return None
 
     def _prefixes(self, path: str) -> Iterator[str]:
         """Yield the path's prefixes of whole segments, longest first, down to the empty one."""
-        if self.depth:
-            segments = path.split("/", self.depth + 1)[: self.depth + 1]
-            for count in range(len(segments), 1, -1):
-                yield "/".join(segments[:count])
+        segments = path.split("/", self.depth + 1)[: self.depth + 1]
+        for count in range(len(segments), 1, -1):
+            yield "/".join(segments[:count])
         yield ""
 
 
@@ -66,7 +68,7 @@ class Router(Generic[R]):
             table = self._suffix if host.startswith("*.") or not host else self._exact
             table.setdefault(host.removeprefix("*"), _Paths()).add(route)
 
-    def find(self, target: Target, method: str) -> R | None:
+    def find(self, target: Target, method: bytes) -> R | None:
         """Return the route for a request, None where there is none."""
         exact = self._exact.get(target.host)
         route = exact.find(target.compared, target.port, method) if exact else None

@@ -15,8 +15,10 @@ from sidecar.errors import Refusal
 from sidecar.model import DEFAULT_PORTS, Target
 
 if TYPE_CHECKING:
-    from sidecar.message import RequestHead
+    from sidecar.message import Headers, RequestHead
 
+_MOST_REMEMBERED = 1024  # targets of each form, each at most `limits.target` bytes
+_HOST = "host"  # the memo's name
 _AUTHORITY = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?\Z")
 _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([/?].*)?\Z")
 _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?\Z")
@@ -28,33 +30,31 @@ _READ_DIFFERENTLY = re.compile(r"%2f|%5c|%00|\\|(?:^|/)\.{1,2};", re.IGNORECASE)
 
 def read_target(head: RequestHead) -> Target:
     """Return the target of a request; raise `Refusal` (bad_request) where it is not one unambiguous target."""
-    hosts = head.all(b"host")
-    if len(hosts) > 1 or (not hosts and head.minor):
-        raise Refusal("bad_request", "The request needs exactly one Host header.", close=True)
-    host = hosts[0] if hosts else b""
+    headers = head.headers
+    host: tuple[str, int] | None = headers.memo.get(_HOST)
+    if host is None:
+        host = headers.memo[_HOST] = _host(headers, head.minor)
     raw = head.target
     if head.method == b"CONNECT":
-        return _authority_form(raw, host)
+        return _authority_form(raw)
     if raw[:1] == b"/":
         return _origin_form(raw, host)
     if raw == b"*" and head.method == b"OPTIONS":
-        name, port = _host(host) if host else ("", 80)
-        return Target("asterisk", "http", name, port, raw, "*", True)
-    return _absolute_form(raw, host)
+        return Target("asterisk", "http", host[0], host[1], raw, "*", True)
+    return _absolute_form(raw)
 
 
-def _origin_form(raw: bytes, host: bytes) -> Target:
-    name, port = _host(host) if host else ("", 80)
+@lru_cache(maxsize=_MOST_REMEMBERED)
+def _origin_form(raw: bytes, host: tuple[str, int]) -> Target:
     compared, plain = _path(raw)
-    return Target("origin", "http", name, port, raw, compared, plain)
+    return Target("origin", "http", host[0], host[1], raw, compared, plain)
 
 
-def _absolute_form(raw: bytes, host: bytes) -> Target:
+@lru_cache(maxsize=_MOST_REMEMBERED)
+def _absolute_form(raw: bytes) -> Target:
     match = _ABSOLUTE.match(raw)
     if match is None:
         raise Refusal("bad_request", "The request target is neither a path nor an http:// or https:// URL.", close=True)
-    if host:
-        _host(host)  # RFC 9112 section 3.2: an invalid Host is refused even where it is not used
     scheme = match[1].decode("ascii").lower()
     name, port = _authority(match[2], DEFAULT_PORTS[scheme])
     path = match[3] or b"/"
@@ -64,20 +64,23 @@ def _absolute_form(raw: bytes, host: bytes) -> Target:
     return Target("absolute", scheme, name, port, path, compared, plain)
 
 
-def _authority_form(raw: bytes, host: bytes) -> Target:
-    if host:
-        _host(host)
+def _authority_form(raw: bytes) -> Target:
     name, port = _authority(raw, 0)
     if not port:
         raise Refusal("bad_request", "CONNECT needs HOST:PORT.", close=True)
     return Target("authority", "https", name, port, raw, "", True)
 
 
+def _host(headers: Headers, minor: int) -> tuple[str, int]:
+    """Read Host, which must be there once and well formed even where it is not used (RFC 9112 section 3.2)."""
+    hosts = headers.all(b"host")
+    if len(hosts) > 1 or (not hosts and minor):
+        raise Refusal("bad_request", "The request needs exactly one Host header.", close=True)
+    host = hosts[0].strip(b" \t") if hosts else b""
+    return _authority(host, DEFAULT_PORTS["http"]) if host else ("", DEFAULT_PORTS["http"])
+
+
 @lru_cache(maxsize=1024)
-def _host(value: bytes) -> tuple[str, int]:
-    return _authority(value.strip(b" \t"), DEFAULT_PORTS["http"])
-
-
 def _authority(value: bytes, default_port: int) -> tuple[str, int]:
     """Return host (lower case, without brackets and trailing dot) and port; userinfo and the like are refused."""
     match = _AUTHORITY.match(value)

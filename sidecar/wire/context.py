@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol
 
+from sidecar.wire.head import Known
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -61,8 +63,8 @@ class Wire:
     """The context of one process. `begin` is called with each request that arrives: the corridor's entrance."""
 
     __slots__ = (
-        "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop", "outgoing", "replay_memory",
-        "upstreams",
+        "accepted", "begin", "deadlines", "downstreams", "draining", "known", "limits", "loop", "outgoing",
+        "replay_memory", "upstreams",
     )  # fmt: skip
 
     def __init__(
@@ -72,12 +74,19 @@ class Wire:
         self.limits = limits
         self.begin = begin
         self.deadlines = Deadlines(loop)
+        self.known = Known()
         self.downstreams: set[Downstream] = set()
         self.outgoing: set[object] = set()  # our own addresses on upstream connections: who calls from one is us
         self.upstreams = 0
         self.accepted = 0
         self.draining = False
         self.replay_memory = 0  # bytes of request bodies kept at the moment
+
+    def configure(self, limits: Limits, begin: Callable[[Exchange], None]) -> None:
+        """Let new requests in by another corridor; those under way keep theirs."""
+        self.limits = limits
+        self.begin = begin
+        self.known = Known()  # what was derived from headers may depend on the configuration
 
     def keep(self, size: int) -> bool:
         """Take `size` bytes of the replay memory, if there are so many."""

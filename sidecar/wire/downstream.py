@@ -37,7 +37,7 @@ class Downstream(asyncio.Protocol):
     """One connection. `app` is the application that the listener belongs to."""
 
     __slots__ = (
-        "_at", "_buffer", "_lingering", "_paused", "_reader", "_reading", "_transport", "_tunnel", "_app", "_half_closed",
+        "_at", "_buffer", "_lingering", "_paused", "_reader", "_reading", "_transport", "_tunnel", "_app", "_half_closed", "_ours",
         "deadline", "exchange", "keep_alive", "peer", "wire",
     )  # fmt: skip
 
@@ -53,6 +53,7 @@ class Downstream(asyncio.Protocol):
         self._reading = False
         self._lingering = False
         self._half_closed = False
+        self._ours: bool | None = None
         self.exchange: Exchange | None = None
         self.keep_alive = True
         self.deadline = NEVER
@@ -120,7 +121,9 @@ class Downstream(asyncio.Protocol):
 
     def is_ours(self) -> bool:
         """Say whether this connection comes from one of our own upstream connections."""
-        return bool(self.wire.outgoing) and self._transport.get_extra_info("peername") in self.wire.outgoing
+        if self._ours is None:
+            self._ours = self._transport.get_extra_info("peername") in self.wire.outgoing
+        return self._ours
 
     # -- asyncio's side -----------------------------------------------------------------------------------------
 
@@ -240,21 +243,18 @@ class Downstream(asyncio.Protocol):
             return self._head_incomplete(buffer, start)
         self._at = end
         try:
-            head = parse_request(buffer if start == 0 and end == len(buffer) else buffer[start:end], limits)
+            whole = start == 0 and end == len(buffer)
+            head = parse_request(buffer if whole else buffer[start:end], limits, self.wire.known)
             framing = request_framing(head)
         except Refusal as refusal:
             self._answer_and_close(refusal)
             return False
         self.deadline = NEVER
-        self.keep_alive = head.minor == 1 and not (
-            b"connection" in head.names and b"close" in connection_tokens(head)
-        )
+        self.keep_alive = head.minor == 1 and b"close" not in connection_tokens(head.headers)
         self.exchange = exchange = Exchange(self, head, framing)
-        self._reader = body.reader(framing)
-        if self._reader is not None:
+        if not exchange.complete:
+            self._reader = body.reader(framing)
             self.deadline = self.wire.deadlines.now + limits.idle_timeout
-        elif not exchange.complete:
-            exchange.complete = True
         self._begin(exchange)
         if self._reader is not None and self.exchange is exchange and self._at < len(buffer):
             rest = buffer[self._at :]

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.errors import Refusal
 from sidecar.wire.body import chunk, last_chunk
+from sidecar.wire.framing import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from sidecar.headers import RequestRules, ResponseRules
     from sidecar.message import RequestHead, ResponseHead
+    from sidecar.model import Target, TokenKey
     from sidecar.settings import UpstreamTimeout
     from sidecar.wire.downstream import Downstream
     from sidecar.wire.framing import Framing
     from sidecar.wire.pool import Pool
     from sidecar.wire.upstream import Upstream
 
+SWITCHING = 101
 MOST_INTERIM = 32  # 1xx responses to one request
 UNSENT_LIMIT = 64 * 1024  # bytes of body taken from the caller before there is an upstream to give them to
 IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"])  # RFC 9110 section 9.2.2
@@ -50,37 +53,45 @@ class Errand(Protocol):
 
 
 class Exchange:
-    """The state of one request. The attributes above the blank line in `__slots__` are read by the corridor."""
+    """The state of one request. Defaults stand on the class: most exchanges change few of them.
 
-    __slots__ = (
-        "complete", "downstream", "errand", "framing", "head", "passage", "responded", "status", "target", "upgrade",
+    `target`, `key`, `credential`, `replayed` and `began` are the corridor's notes; the wire does not look at them.
+    """
 
-        "_chunked_in", "_chunked_out", "_interims", "_kept", "_kept_size", "_over", "_pool", "_request", "_retried",
-        "_started", "_task", "_trailers", "_upstream", "_whole",
-    )  # fmt: skip
+    errand: Errand | None = None
+    target: Target | None = None
+    key: TokenKey | None = None
+    credential: Any = None
+    replayed = False
+    began = 0.0  # time.perf_counter()
+
+    status = 0  # of the final response, once its head is on the way to the caller
+    responded = False
+    upgrade = False
+
+    _kept: list[bytes] | None = None  # the body so far
+    _kept_size = 0
+    _whole = True  # whether all of the body that came is kept
+    _upstream: Upstream | None = None
+    _task: asyncio.Task[None] | None = None
+    _pool: Pool
+    _request: bytes
+    _chunked_out = False
+    _interims = 0
+    _over = False
+    _retried = False
+    _started = False  # whether the caller's body is being passed on
+    _trailers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - replaced, never changed
 
     def __init__(self, downstream: Downstream, head: RequestHead, framing: Framing) -> None:
         self.downstream = downstream
         self.head = head
         self.framing = framing
-        self.errand: Errand | None = None
-        self.passage: Any = None  # the corridor's own notes
-        self.target: Any = None
-        self.status = 0  # of the final response, once its head is on the way to the caller
-        self.responded = False
-        self.upgrade = False
-        self.complete = not (framing.length or framing.chunked)  # whether the request has arrived whole
-        self._kept: list[bytes] | None = None if self.complete else []  # the body so far
-        self._kept_size = 0
-        self._whole = True  # whether all of the body that came is kept
-        self._upstream: Upstream | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._chunked_out = False
-        self._interims = 0
-        self._over = False
-        self._retried = False
-        self._started = False  # whether the caller's body is being passed on
-        self._trailers: list[tuple[bytes, bytes]] = []
+        if framing is EMPTY:
+            self.complete = True
+        else:
+            self.complete = not (framing.length or framing.chunked)  # whether the request has arrived whole
+            self._kept = []
 
     # -- the corridor's side ------------------------------------------------------------------------------------
 
@@ -191,8 +202,8 @@ class Exchange:
             return False
         errand = self.errand
         if self.head.minor and errand is not None:
-            lines = errand.response_rules.lines(head, chunked=False, upgrade=False)
-            self.downstream.write(b"\r\n".join(lines) + b"\r\n\r\n")
+            section = errand.response_rules.section(head.headers, chunked=False, upgrade=False)
+            self.downstream.write(b"%b\r\n%b\r\n" % (head.status_line, section))
         return True
 
     def response(self, head: ResponseHead, framing: Framing) -> bytes | None:
@@ -207,26 +218,24 @@ class Exchange:
         self.responded = True
         self.status = head.status
         modern = self.head.minor == 1
-        self._chunked_out = framing.chunked and modern
-        upgraded = head.status == 101  # noqa: PLR2004
-        lines = rules.lines(head, chunked=modern, upgrade=upgraded)
-        if not head.minor:
-            lines[0] = b"HTTP/1.1" + lines[0][8:]
         downstream = self.downstream
-        if framing.until_close or (framing.chunked and not modern) or not self.complete:
+        if framing.chunked:
+            self._chunked_out = modern
+        if framing.until_close or not self.complete or (framing.chunked and not modern):
             downstream.keep_alive = False
-        if not (downstream.keep_alive or upgraded):
-            lines.append(b"Connection: close")
-        lines.append(b"\r\n")
-        return b"\r\n".join(lines)
+        upgraded = head.status == SWITCHING
+        start = head.status_line if head.minor else b"HTTP/1.1" + head.status_line[8:]
+        section = rules.section(head.headers, chunked=modern, upgrade=upgraded)
+        if downstream.keep_alive or upgraded:
+            return b"%b\r\n%b\r\n" % (start, section)
+        return b"%b\r\n%bConnection: close\r\n\r\n" % (start, section)
 
     def response_data(self, head: bytes, data: bytes) -> None:
         """Pass on the head, if it is still to go, and a piece of the body."""
-        if data:
-            self.downstream.write(head + (chunk(data) if self._chunked_out else data) if head else
-                                  (chunk(data) if self._chunked_out else data))  # fmt: skip
-        elif head:
-            self.downstream.write(head)
+        if data and self._chunked_out:
+            data = chunk(data)
+        if head or data:
+            self.downstream.write(head + data if head and data else head or data)
 
     def response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The response has been passed on whole."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CONTENT_LENGTH = b"content-length"
 _TRANSFER_ENCODING = b"transfer-encoding"
+_EXPLICIT = ("framing in HTTP/1.0", "framing in HTTP/1.1")  # the memo's names for what the lines themselves say
 _MOST_DIGITS = 18  # 10^18 fits every reader's signed 64 bits; longer numbers wrap in some
 
 
@@ -38,11 +39,11 @@ class _AmbiguousError(Exception):
 
 def request_framing(head: RequestHead) -> Framing:
     """Return where the request's body ends; raise `Refusal` (and the connection must be closed)."""
-    names = head.names
+    names = head.headers.names
     if _CONTENT_LENGTH not in names and _TRANSFER_ENCODING not in names:
         return EMPTY
     try:
-        framing = _explicit(head, head.minor)
+        framing = _explicit(head.headers, head.minor)
     except _AmbiguousError:
         raise Refusal("bad_request", "The framing of the request's body is ambiguous.", close=True) from None
     if head.method == b"CONNECT":
@@ -52,19 +53,27 @@ def request_framing(head: RequestHead) -> Framing:
 
 def response_framing(head: ResponseHead, method: bytes) -> Framing:
     """Return where the body of the response to `method` ends; raise `InvalidResponseError`."""
-    names = head.names
     status = head.status
-    explicit = UNTIL_CLOSE
-    if _CONTENT_LENGTH in names or _TRANSFER_ENCODING in names:
-        try:
-            explicit = _explicit(head, head.minor)
-        except _AmbiguousError:
-            raise InvalidResponseError from None
+    headers = head.headers
+    name = _EXPLICIT[head.minor]
+    explicit: Framing | None = headers.memo.get(name)
+    if explicit is None:
+        explicit = headers.memo[name] = _response_lines(headers, head.minor)
     if status < 200 or status == 204:  # noqa: PLR2004 - RFC 9110 section 15
         if explicit.chunked:
             raise InvalidResponseError  # RFC 9112 section 6.1: no Transfer-Encoding here
         return EMPTY
     return EMPTY if status == 304 or method == b"HEAD" else explicit  # noqa: PLR2004
+
+
+def _response_lines(headers: Headers, minor: int) -> Framing:
+    names = headers.names
+    if _CONTENT_LENGTH not in names and _TRANSFER_ENCODING not in names:
+        return UNTIL_CLOSE
+    try:
+        return _explicit(headers, minor)
+    except _AmbiguousError:
+        raise InvalidResponseError from None
 
 
 def _explicit(head: Headers, minor: int) -> Framing:

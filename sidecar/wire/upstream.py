@@ -16,7 +16,8 @@ from sidecar.headers import connection_tokens
 from sidecar.wire import body, framing
 from sidecar.wire.body import BodyReader, BrokenBodyError, CloseReader
 from sidecar.wire.context import NEVER
-from sidecar.wire.head import LONGEST_RESPONSE_HEAD, MOST_RESPONSE_HEADERS, InvalidResponseError, parse_response
+from sidecar.wire.exchange import SWITCHING
+from sidecar.wire.head import LONGEST_RESPONSE_HEAD, InvalidResponseError, parse_response
 
 if TYPE_CHECKING:
     from sidecar.message import ResponseHead
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from sidecar.wire.pool import Pool
 
 _END = b"\r\n\r\n"
-_SWITCHING = 101
 _FINAL = 200
+_NO_TRAILERS: list[tuple[bytes, bytes]] = []
 
 
 class Upstream(asyncio.Protocol):
@@ -61,8 +62,9 @@ class Upstream(asyncio.Protocol):
         self.used += 1
         self._received = False
         self._transport.write(request)
-        if exchange.complete and exchange.framing.length == 0 and not exchange.framing.chunked:
-            self.request_sent()
+        if exchange.framing is framing.EMPTY:
+            self._sent = True
+            self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.response  # type: ignore[union-attr]
         else:
             self._sent = False
             self._be_patient()
@@ -96,7 +98,8 @@ class Upstream(asyncio.Protocol):
         self._transport.resume_reading()
         try:
             frame = framing.response_framing(head, exchange.head.method)
-            self._pass_on(head, frame, exchange.response_head(head, frame, exchange.errand.response_rules), rest)
+            out = exchange.response_head(head, frame, exchange.errand.response_rules)
+            self._pass_on(exchange, head, frame, out, rest)
         except (InvalidResponseError, BrokenBodyError):
             self._invalid()
 
@@ -133,15 +136,16 @@ class Upstream(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.write(data)
             return
-        if self.exchange is None or self._held is not None:
-            self.exchange_failed_by_surplus()
+        exchange = self.exchange
+        if exchange is None or self._held is not None:
+            self._surplus()
             return
         self._received = True
         try:
             if self._reader is None:
-                self._read_head(data)
+                self._read_head(exchange, data)
             else:
-                self._read_body(b"", data)
+                self._read_body(exchange, b"", data)
         except (InvalidResponseError, BrokenBodyError):
             self._invalid()
 
@@ -190,7 +194,7 @@ class Upstream(asyncio.Protocol):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def exchange_failed_by_surplus(self) -> None:
+    def _surplus(self) -> None:
         """Bytes came that answer no request: this connection cannot be trusted any more."""
         exchange, self.exchange = self.exchange, None
         self._held = None
@@ -203,7 +207,7 @@ class Upstream(asyncio.Protocol):
         if exchange is not None and exchange.errand is not None:
             self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.idle
 
-    def _read_head(self, data: bytes) -> None:
+    def _read_head(self, exchange: Exchange, data: bytes) -> None:
         while True:
             if self._partial:
                 data = self._partial + data
@@ -214,10 +218,9 @@ class Upstream(asyncio.Protocol):
                 self._partial = data
                 return
             self._partial = b""
-            head = parse_response(data if end == len(data) else data[:end])
+            head = parse_response(data if end == len(data) else data[:end], self._pool.wire.known)
             rest = data[end:]
-            exchange = cast("Exchange", self.exchange)
-            if head.status >= _FINAL or head.status == _SWITCHING:
+            if head.status >= _FINAL or head.status == SWITCHING:
                 self._final(exchange, head, rest)
                 return
             framing.response_framing(head, exchange.head.method)
@@ -228,7 +231,7 @@ class Upstream(asyncio.Protocol):
             data = rest
 
     def _final(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
-        if len(head.names) > MOST_RESPONSE_HEADERS or (head.status == _SWITCHING and not exchange.upgrade):
+        if head.status == SWITCHING and not exchange.upgrade:
             raise InvalidResponseError
         frame = framing.response_framing(head, exchange.head.method)
         out = exchange.response(head, frame)
@@ -239,26 +242,31 @@ class Upstream(asyncio.Protocol):
             self._transport.pause_reading()
             self.deadline = NEVER
             return
-        self._pass_on(head, frame, out, rest)
+        self._pass_on(exchange, head, frame, out, rest)
 
-    def _pass_on(self, head: ResponseHead, frame: framing.Framing, out: bytes, rest: bytes) -> None:
-        exchange = cast("Exchange", self.exchange)
-        if head.status == _SWITCHING:
+    def _pass_on(
+        self, exchange: Exchange, head: ResponseHead, frame: framing.Framing, out: bytes, rest: bytes
+    ) -> None:
+        if head.status == SWITCHING:
             self.exchange = None
             exchange.downstream.tunnel(self, out, rest)
             return
-        tokens = connection_tokens(head) if b"connection" in head.names else None
-        self._persistent = head.minor == 1 if tokens is None else b"close" not in tokens and (
-            head.minor == 1 or b"keep-alive" in tokens)  # fmt: skip
+        tokens = connection_tokens(head.headers)
+        self._persistent = b"close" not in tokens and (head.minor == 1 or b"keep-alive" in tokens)
+        length = frame.length
+        if len(rest) == length and not frame.chunked and not frame.until_close:  # all of it came in one read
+            exchange.downstream.write(out + rest)
+            self._finish(exchange, _NO_TRAILERS, b"")
+            return
         reader = body.reader(frame)
         if reader is None:
             exchange.response_data(out, b"")
-            self._finish(exchange, [], rest)
+            self._finish(exchange, _NO_TRAILERS, rest)
             return
         self._reader = reader
         self._streaming = True
         if rest:
-            self._read_body(out, rest)
+            self._read_body(exchange, out, rest)
         else:
             exchange.response_data(out, b"")
         if self._reader is reader:
@@ -270,8 +278,7 @@ class Upstream(asyncio.Protocol):
         else:
             self._be_patient()
 
-    def _read_body(self, out: bytes, data: bytes) -> None:
-        exchange = cast("Exchange", self.exchange)
+    def _read_body(self, exchange: Exchange, out: bytes, data: bytes) -> None:
         reader = cast("BodyReader", self._reader)
         piece = reader.feed(data)
         exchange.response_data(out, piece.data)
