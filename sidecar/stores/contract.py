@@ -34,6 +34,12 @@ def next_version(previous: int | None, now: float) -> int:
     return max((previous or 0) + 1, int(now * 1_000_000))
 
 
+def check_version(expected: int | None, version: int) -> None:
+    """Raise `ValueError` unless `version` may follow `expected`: greater, at least 1, and within 63 bits."""
+    if not (expected or 0) < version < 1 << 63:
+        raise ValueError("a version must be greater than the one it replaces, and less than 2**63")
+
+
 class Lease(Protocol):
     """A lock that is held. It is renewed in the background for as long as the context is open."""
 
@@ -60,7 +66,7 @@ class Store(Protocol):
     ) -> bool:
         """Write durably where the stored version is `expected` (None: no record is there); say whether it was.
 
-        `version` is the new record's, greater than `expected` (`ValueError` otherwise): take it from `next_version`.
+        `version` is the new record's, greater than `expected` (see `check_version`): take it from `next_version`.
         For `TOMBSTONE_LIFE` after a deletion or expiry a version that is not greater than the last one is refused
         with False. After `True` the value survives `kill -9` (for stores on disk). `expires_at` is in seconds since
         the epoch; a record is gone after it.

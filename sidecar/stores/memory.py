@@ -9,7 +9,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.stores.contract import TOMBSTONE_LIFE, Lease, Record, Store
+from sidecar.stores.contract import TOMBSTONE_LIFE, Lease, Record, Store, check_version
 from sidecar.stores.turns import Turns
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class MemoryStore:
         self, key: str, value: bytes, *, expected: int | None, version: int, expires_at: float | None = None
     ) -> bool:
         """See `Store.put`."""
-        if version <= (expected or 0):
-            raise ValueError("a version must be greater than the one it replaces")
+        check_version(expected, version)
         self._sweep()
         row, live = self._rows.get(key), self._live(key)
         if (live.version if live else None) != expected or (row and version <= row.version):

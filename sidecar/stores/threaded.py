@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.stores.contract import check_version
 from sidecar.stores.leases import Leases
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ class ThreadedStore:
         self, key: str, value: bytes, *, expected: int | None, version: int, expires_at: float | None = None
     ) -> bool:
         """See `Store.put`."""
-        if version <= (expected or 0):
-            raise ValueError("a version must be greater than the one it replaces")
+        check_version(expected, version)
         return await self._worker.run(partial(self._disk.put, key, value, expected, version, expires_at))
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import time
@@ -113,12 +114,13 @@ def pragma(name, value):
     return change
 
 
-def statement(text):
-    """Return a function that changes the file behind our back, with all of SQLite's own consistency."""
+def statement(*texts):
+    """Return a function that changes the file behind our back, by SQLite's own means."""
 
     def change(path):
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute(text)
+            for text in texts:
+                connection.execute(text)
             connection.commit()
 
     return change
@@ -148,6 +150,10 @@ DAMAGE = {
     "ST-05 key changed": (statement("UPDATE records SET key = 'a' WHERE version = 3"), "is damaged"),
     "ST-05 expiry changed": (statement("UPDATE records SET expires_at = 9e9 WHERE version = 3"), "is damaged"),
     "ST-05 value of another type": (statement("UPDATE records SET value = 'text' WHERE version = 3"), "is damaged"),
+    "ST-05 page without an owner": (
+        statement("PRAGMA writable_schema = ON", "DELETE FROM sqlite_schema WHERE name = 'records_by_expiry'"),
+        "is damaged",
+    ),
     "ST-05 table missing": (statement("DROP TABLE records"), "damaged"),
 }
 
@@ -163,6 +169,25 @@ async def test_a_damaged_or_foreign_file_is_refused_and_never_written(path, dama
         with pytest.raises(StoreBrokenError, match=message):
             await operation()
     await store.close()
+    assert before == {file: file.read_bytes() for file in before}
+
+
+@pytest.mark.parametrize(
+    "change", [pragma("user_version", 99), pragma("application_id", 1)], ids=["ST-05 newer", "ST-05 foreign"]
+)
+def test_a_refused_file_with_an_open_log_is_left_with_it(path, change):
+    """Also what a crash left in the log stays there: refusing a file does not fold its log into it."""
+    with closing(SqliteRecords(path)) as records:
+        records.put("key", b"x", None, 1, None)
+        change(path)
+        crashed = path.parent / "crashed"
+        crashed.mkdir(mode=0o700)
+        for suffix in ("", "-wal"):
+            shutil.copy2(path.with_name(path.name + suffix), crashed)
+    before = {file: file.read_bytes() for file in crashed.iterdir()}
+    with pytest.raises(StoreBrokenError, match=r"newer version|not a store"):
+        read(crashed / path.name)
+    assert len(before) == 2
     assert before == {file: file.read_bytes() for file in before}
 
 
