@@ -104,7 +104,7 @@ class Broker:
         """Return a usable credential for `key`, other than `rejected` where the upstream refused that one.
 
         Waits for a token request only where nothing usable is held. Raises `Refusal` (login_required,
-        provider_refused, provider_invalid, provider_unavailable, store_unavailable, overloaded), or `StillRejectedError`
+        provider_refused, provider_invalid, provider_unavailable, store_unavailable, overloaded); `StillRejectedError`
         where a renewal has just not helped.
         """
         trip = await self._trip(key)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 8
 """How often a flight begins anew because somebody else was faster."""
+CONFIRM_AFTER = 0.25
+"""Seconds between an `invalid_grant` and the reading that confirms it."""
 CONSENT_PAUSE = 30.0
 _NEEDS_USER = frozenset({"interaction_required", "login_required", "consent_required"})  # OpenID Connect Core 3.1.2.6
 
@@ -134,7 +136,11 @@ class Renewals:
         return self._reader.adopt(trip, replace(sight, chain=chain, bought=bought))
 
     async def _forget(self, trip: Trip, sight: Sight) -> None:
-        """End a chain for `invalid_grant`, where the store confirms that nothing newer than what was spent exists."""
+        """End a chain for `invalid_grant`, where the store confirms that nothing newer than what was spent exists.
+
+        Whoever won a race for it may have the answer and not yet have stored it, so the store is given a moment.
+        """
+        await self._kit.sleep(CONFIRM_AFTER)
         loaded = await self._kit.records.load(trip.name)
         chain = live_chain(trip, loaded, self._kit.clock())
         if loaded.record is None or chain is None:

@@ -1,0 +1,573 @@
+"""Races over one store: two instances, sign-in and sign-out during a renewal, a store that fails at the worst time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.credentials.broker import Broker, StillRejectedError
+from sidecar.errors import Refusal, SealError, StoreBrokenError, StoreUnavailableError
+from sidecar.model import GrantRefused, Invalid, TokenSpec, Unavailable
+from sidecar.stores.memory import MemoryStore
+from tests.support.credentials import APP, OTHER_ROUTE, USER, Bench, Clock, keyed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sidecar.stores.contract import Record
+
+KEY = keyed(USER, "alice")
+
+
+class View:
+    """One process's view of a shared store: hears of the others' writes, and may be made to fail.
+
+    `away` is the operations that fail; `unsure` lets a write happen and then fail; `deaf` hears of nothing.
+    """
+
+    name, shared, home = "view", True, None
+
+    def __init__(self, base: MemoryStore, views: list[View]) -> None:
+        self.base = base
+        self.views = views
+        self.away: set[str] = set()
+        self.unsure = False
+        self.deaf = False
+        self.lost = False
+        self.heard: Callable[[str], None] = lambda _key: None
+        views.append(self)
+
+    def check(self, operation: str) -> None:
+        if operation in self.away:
+            raise StoreUnavailableError("away")
+
+    def tell(self, key: str) -> None:
+        for view in self.views:
+            if view is not self and not view.deaf:
+                view.heard(key)
+
+    async def get(self, key: str) -> Record | None:
+        self.check("get")
+        return await self.base.get(key)
+
+    async def put(self, key: str, value: bytes, **options: Any) -> bool:
+        self.check("put")
+        await asyncio.sleep(0)
+        done = await self.base.put(key, value, **options)
+        if done:
+            self.tell(key)
+        if self.unsure:
+            raise StoreUnavailableError("written, but who knows")
+        return done
+
+    async def delete(self, key: str, *, expected: int | None = None) -> bool:
+        self.check("delete")
+        done = await self.base.delete(key, expected=expected)
+        if done:
+            self.tell(key)
+        return done
+
+    async def keys(self, prefix: str) -> list[str]:
+        self.check("keys")
+        return await self.base.keys(prefix)
+
+    @asynccontextmanager
+    async def lock(self, name: str, *, lease: float = 15, wait: float = 30) -> AsyncIterator[View]:
+        self.check("lock")
+        async with self.base.lock(name, lease=lease, wait=wait):
+            yield self
+
+    def watch(self, changed: Callable[[str], None]) -> None:
+        self.heard = changed
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Pair(Bench):
+    """Two instances over one store and one authorization server."""
+
+    def __init__(self, specs: tuple[TokenSpec, ...] = (USER, OTHER_ROUTE, APP)) -> None:
+        self.views: list[View] = []
+        clock = Clock()
+        base = MemoryStore(clock)
+        super().__init__(specs, View(base, self.views))
+        self.base = base
+        base._clock = self.clock
+        self.one = self.broker
+        self.two = self.another(View(base, self.views))
+
+    async def at(self, broker: Broker, spec: TokenSpec = USER, session: str = "alice") -> str:
+        key = keyed(spec, session)
+        credential = broker.ready(key, self.clock()) or await broker.obtain(key)
+        return credential.token.decode()
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    """Return two instances that are closed at the end."""
+    made = Pair()
+    yield made
+    made.server.gate.set()
+    for view in made.views:
+        view.away = set()
+        view.unsure = False
+    for broker in (made.one, made.two):
+        await asyncio.wait_for(broker.close(1), 5)
+
+
+async def refused(call: Any) -> Refusal:
+    """Return the refusal that a call gets."""
+    with pytest.raises(Refusal) as caught:
+        await asyncio.wait_for(call, 5)
+    return caught.value
+
+
+async def in_flight(pair: Pair, broker: Broker) -> asyncio.Task[str]:
+    """Return a request of alice whose token request is on its way, the provider holding back its answer."""
+    pair.clock.now += 10
+    pair.server.gate.clear()
+    task = asyncio.create_task(pair.at(broker))
+    await pair.idle()
+    assert pair.server.calls == 1
+    return task
+
+
+# -- two instances -----------------------------------------------------------------------------------------------------
+
+
+async def test_two_instances_renew_once(pair: Pair) -> None:
+    """[RF-02] The second reads what the first has stored."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    tokens = await asyncio.gather(*(pair.at(broker) for broker in (pair.one, pair.two) * 100))
+    assert set(tokens) == {"access.alice.read.2"}
+    assert pair.server.calls == 1
+
+
+async def test_rejected_token_that_the_other_instance_has_renewed_costs_no_request(pair: Pair) -> None:
+    """[RF-13] Across instances, even without word of the change."""
+    pair.views[1].deaf = True
+    await pair.sign_in("alice")
+    await pair.at(pair.one)
+    old = await pair.two.obtain(KEY)
+    await pair.one.obtain(KEY, rejected=await pair.one.obtain(KEY))
+    assert (await pair.two.obtain(KEY, rejected=old)).token == b"access.alice.read.2"
+    assert pair.server.calls == 1
+
+
+async def test_refused_grant_is_no_end_where_the_store_has_a_newer_refresh_token(pair: Pair) -> None:
+    """[RF-06] The lost race is recovered, the session goes on."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.views[0].lock = no_lock  # as if the lease had run out unnoticed
+    pair.views[1].lock = no_lock
+    waiting = await in_flight(pair, pair.one)
+    pair.server.script.append(None)
+    pair.server.script.append(GrantRefused())
+    other = asyncio.create_task(pair.at(pair.two))
+    await pair.idle()
+    pair.server.gate.set()
+    assert {await waiting, await other} == {"access.alice.read.2"}
+    assert pair.one.counts.lost_races + pair.two.counts.lost_races == 1
+    assert await pair.one.sessions.info("alice")
+
+
+@asynccontextmanager
+async def no_lock(_name: str, **_options: float) -> AsyncIterator[View]:
+    """Take part in no lock, as who was paused past its lease."""
+    yield View(MemoryStore(), [])
+
+
+async def test_holder_whose_lease_was_lost_sends_nothing(pair: Pair) -> None:
+    """[RF-04] It looks again instead."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.views[0].lost = True
+    assert (await refused(pair.at(pair.one))).name == "store_unavailable"
+    assert pair.server.calls == 0
+    pair.views[0].lost = False
+    pair.clock.now += 2
+    assert await pair.at(pair.one) == "access.alice.read.2"
+
+
+async def test_sign_out_on_one_instance_ends_the_session_on_the_other(pair: Pair) -> None:
+    """[ID-05] As soon as it hears of it."""
+    refresh_token = await pair.sign_in("alice")
+    assert await pair.at(pair.two) == "access.alice.sign-in.1"
+    assert await pair.one.sessions.delete("alice")
+    assert pair.two.ready(KEY, pair.clock()) is None
+    assert (await refused(pair.at(pair.two))).name == "login_required"
+    assert pair.server.revoked == [refresh_token]
+
+
+async def test_new_sign_in_on_one_instance_replaces_the_token_on_the_other(pair: Pair) -> None:
+    """[ID-03] The old token is not used any more."""
+    await pair.sign_in("alice")
+    await pair.at(pair.two)
+    await pair.sign_in("alice")
+    assert await pair.at(pair.two) == "access.alice.sign-in.2"
+
+
+async def test_lost_messages_make_every_session_be_read_again(pair: Pair) -> None:
+    """[ID-05] And where the store cannot say either, valid tokens go on, for a second at a time [RD-02]."""
+    await pair.sign_in("alice")
+    await pair.sign_in("bob")
+    for user in ("alice", "bob"):
+        await pair.at(pair.two, USER, user)
+    pair.views[1].deaf = True
+    await pair.one.sessions.delete("alice")
+    pair.views[1].away = {"get", "lock"}
+    pair.views[1].heard("")
+    assert pair.two.ready(KEY, pair.clock()) is None
+    assert await pair.at(pair.two, USER, "bob") == "access.bob.sign-in.2"
+    assert pair.two.ready(keyed(USER, "bob"), pair.clock())
+    pair.views[1].away = set()
+    pair.clock.now += 1.1
+    assert pair.two.ready(keyed(USER, "bob"), pair.clock()) is None
+    assert await pair.at(pair.two, USER, "bob") == "access.bob.sign-in.2"
+    assert (await refused(pair.at(pair.two))).name == "login_required"
+
+
+# -- sign-in and sign-out during a renewal -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deleting", ["one", "two"])
+async def test_sign_out_during_a_renewal_is_final(pair: Pair, deleting: str) -> None:
+    """[ID-04] The result is discarded and its refresh token revoked; nothing comes back."""
+    first = await pair.sign_in("alice", expires_in=1)
+    waiting = await in_flight(pair, pair.one)
+    assert await getattr(pair, deleting).sessions.delete("alice")
+    pair.server.gate.set()
+    assert (await refused(waiting)).name == "login_required"
+    assert pair.server.revoked == [first, "refresh.alice.2"]
+    assert await pair.base.keys("session:") == []
+    pair.clock.now += 5
+    for broker in (pair.one, pair.two):
+        assert broker.ready(KEY, pair.clock()) is None
+        assert (await refused(pair.at(broker))).name == "login_required"
+
+
+@pytest.mark.parametrize("signing_in", ["one", "two"])
+async def test_sign_in_during_a_renewal_wins(pair: Pair, signing_in: str) -> None:
+    """The renewal of the old sign-in overwrites nothing, and its callers get the new sign-in's token."""
+    await pair.sign_in("alice", expires_in=1)
+    waiting = await in_flight(pair, pair.one)
+    await getattr(pair, signing_in).sessions.put("alice", "idp", pair.server.sign_in("alice", access_token="new"))
+    pair.server.gate.set()
+    assert await waiting == "new"
+    assert pair.one.counts.discarded == 1
+    assert await pair.at(pair.two) == "new"
+    pair.clock.now += 4000
+    assert (await pair.at(pair.two)).startswith("access.alice.read.")
+    assert not pair.server.killed
+    assert pair.server.revoked == []
+
+
+async def test_sign_out_and_in_during_a_renewal_leaves_the_new_session_alone(pair: Pair) -> None:
+    """A record that was made anew never has the version of the one before."""
+    await pair.sign_in("alice", expires_in=1)
+    waiting = await in_flight(pair, pair.one)
+    await pair.two.sessions.delete("alice")
+    await pair.two.sessions.put("alice", "idp", pair.server.sign_in("alice", access_token="new"))
+    pair.server.gate.set()
+    assert await waiting == "new"
+
+
+async def test_write_beside_the_chain_is_merged(pair: Pair) -> None:
+    """Another provider's sign-in during the renewal costs neither of them."""
+    elsewhere = replace(USER, provider="other", issuer="https://other.test")
+    pair.one.reconfigure(
+        {spec.fingerprint: spec for spec in (USER, elsewhere)}, {"idp": pair.server, "other": pair.server}
+    )
+    await pair.sign_in("alice", expires_in=1)
+    waiting = await in_flight(pair, pair.one)
+    await pair.one.sessions.put("alice", "other", pair.server.sign_in("alice", access_token="others"))
+    pair.server.gate.set()
+    assert await waiting == "access.alice.read.3"
+    assert await pair.at(pair.one, elsewhere) == "others"
+    assert pair.server.calls == 1
+
+
+async def test_deletion_that_overlaps_the_end_of_a_renewal_is_final(pair: Pair) -> None:
+    """[ID-04] At whichever step of either the other comes in."""
+    for steps in range(40):
+        user = f"user{steps}"
+        await pair.sign_in(user, expires_in=1)
+        pair.clock.now += 10
+        task = asyncio.create_task(pair.at(pair.one, USER, user))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await pair.one.sessions.delete(user)
+        await asyncio.gather(task, return_exceptions=True)
+        assert pair.one.ready(keyed(USER, user), pair.clock()) is None
+        assert (await refused(pair.at(pair.one, USER, user))).name == "login_required"
+
+
+# -- the store fails -------------------------------------------------------------------------------------------------
+
+
+async def test_rotated_refresh_token_that_the_store_refuses_is_kept_and_the_old_one_never_spent(pair: Pair) -> None:
+    """[ST-03] Callers are refused until it is stored; other instances cannot get at the old one either."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.views[0].away = {"put"}
+    assert (await refused(pair.at(pair.one))).name == "store_unavailable"
+    other = asyncio.create_task(pair.at(pair.two))
+    for _ in range(20):
+        await pair.idle()
+        pair.clock.now += 2
+        for spec in (USER, OTHER_ROUTE):
+            assert (await refused(pair.at(pair.one, spec))).name == "store_unavailable"
+    assert not other.done()
+    assert pair.server.calls == 1
+    assert pair.one.counts.store_write_retries > 20
+    pair.views[0].away = set()
+    assert await asyncio.wait_for(other, 5) == "access.alice.read.2"
+    assert await pair.at(pair.one) == "access.alice.read.2"
+    assert pair.server.calls == 1
+    assert not pair.server.killed
+
+
+async def test_valid_token_goes_on_while_the_rotated_refresh_token_is_not_stored(pair: Pair) -> None:
+    """[RD-02] What is held is good until it expires."""
+    await pair.sign_in("alice")
+    await pair.at(pair.one)
+    pair.clock.now += 3550
+    pair.views[0].away = {"put"}
+    for _ in range(10):
+        assert await pair.at(pair.one) == "access.alice.sign-in.1"
+        await pair.idle()
+    pair.views[0].away = set()
+    await pair.idle()
+    assert await pair.at(pair.one) == "access.alice.read.2"
+    assert not pair.server.killed
+
+
+async def test_write_of_which_nothing_is_known_is_found_out(pair: Pair) -> None:
+    """It had happened: it is neither repeated over newer ones nor taken for somebody else's."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.views[0].unsure = True
+    assert (await refused(pair.at(pair.one))).name == "store_unavailable"
+    await pair.idle()
+    pair.views[0].unsure = False
+    pair.clock.now += 2
+    assert await pair.at(pair.one) == "access.alice.read.2"
+    assert pair.server.calls == 1
+
+
+async def test_session_that_is_deleted_while_its_refresh_token_waits_for_the_store_stays_deleted(pair: Pair) -> None:
+    """[ID-04] And what was kept is revoked."""
+    first = await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.views[0].away = {"put"}
+    await refused(pair.at(pair.one))
+    await pair.two.sessions.delete("alice")
+    pair.views[0].away = set()
+    await pair.idle()
+    assert await pair.base.keys("session:") == []
+    assert sorted(pair.server.revoked) == [first, "refresh.alice.2"]
+
+
+async def test_store_away_refuses_users_without_a_token_and_recovers(pair: Pair) -> None:
+    """[RD-03] No renewal without the lock; with Retry-After."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    for away in ({"lock"}, {"get"}, {"get", "put", "lock"}):
+        pair.views[0].away = away
+        refusal = await refused(pair.at(pair.one))
+        assert (refusal.name, refusal.retry_after) == ("store_unavailable", 1)
+        pair.clock.now += 2
+    assert pair.server.calls == 0
+    pair.views[0].away = set()
+    assert await pair.at(pair.one) == "access.alice.read.2"
+
+
+@pytest.mark.parametrize("away", [{"get"}, {"lock"}, {"put"}, {"get", "put", "lock"}], ids=sorted)
+async def test_application_route_does_not_need_the_store(pair: Pair, away: set[str]) -> None:
+    """[RF-15] One token request per instance then."""
+    pair.views[0].away = away
+    tokens = await asyncio.gather(*(pair.one.obtain(keyed(APP)) for _ in range(20)))
+    assert {credential.token for credential in tokens} == {b"access.app.stats.1"}
+    assert pair.server.calls == 1
+
+
+async def test_application_token_is_shared_through_the_store(pair: Pair) -> None:
+    """[RF-15] One token request for all instances, and across restarts."""
+    for broker in (pair.one, pair.two):
+        assert (await broker.obtain(keyed(APP))).token == b"access.app.stats.1"
+    assert pair.server.calls == 1
+
+
+async def test_store_that_was_set_back_does_not_bring_a_spent_refresh_token_back(pair: Pair) -> None:
+    """[RF-18] Memory wins, the store is repaired, and it is counted."""
+    await pair.sign_in("alice", expires_in=1)
+    backup = dict(pair.base._rows)
+    pair.clock.now += 10
+    await pair.at(pair.one)
+    pair.base._rows = backup
+    pair.clock.now += 4000
+    assert await pair.at(pair.one) == "access.alice.read.3"
+    assert pair.one.counts.generation_regressions > 0
+    assert not pair.server.killed
+    pair.clock.now += 4000
+    assert await pair.at(pair.two) == "access.alice.read.4"
+    assert not pair.server.killed
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "of another session", "older version"])
+async def test_damaged_record_is_no_session_and_never_another_users(pair: Pair, damage: str) -> None:
+    """[RD-10, RD-11] A sign-in repairs it."""
+    await pair.sign_in("alice")
+    await pair.sign_in("bob")
+    name = await pair.one._records.name("alice")
+    row, other = pair.base._rows[name], pair.base._rows[await pair.one._records.name("bob")]
+    assert row.value is not None
+    values = {
+        "flip": row.value[:-1] + bytes([row.value[-1] ^ 1]),
+        "cut": row.value[:20],
+        "empty": b"",
+        "of another session": other.value,
+        "older version": row.value,
+    }
+    version = row.version + (damage == "older version")
+    pair.base._rows[name] = row._replace(value=values[damage], version=version)
+    assert (await refused(pair.at(pair.one))).name == "login_required"
+    assert await pair.one.sessions.info("alice") is None
+    assert pair.one.counts.damaged_records >= 2
+    pair.clock.now += 3
+    await pair.sign_in("alice")
+    assert await pair.at(pair.one) == "access.alice.sign-in.3"
+
+
+@pytest.mark.parametrize("fault", [StoreBrokenError("x"), SealError("x")])
+async def test_store_whose_pepper_cannot_be_had_refuses_by_name(pair: Pair, fault: Exception) -> None:
+    """[RD-12] No session can be told from another without it."""
+    await pair.sign_in("alice")
+    fresh = pair.another(View(pair.base, []))
+
+    async def broken(_key: str) -> None:
+        raise fault
+
+    fresh._records.store.get = broken
+    assert (await refused(pair.at(fresh))).name == "store_unavailable"
+
+
+# -- nobody gets another's token ---------------------------------------------------------------------------------------
+
+MUTATIONS = {
+    "provider": "elsewhere",
+    "issuer": "https://elsewhere.test",
+    "client": "elsewhere",
+    "audience": "elsewhere",
+    "resources": ("https://elsewhere.test",),
+    "scopes": frozenset({"elsewhere"}),
+    "params": (("p", "elsewhere"),),
+    "binding": "elsewhere",
+}
+
+
+@given(st.sets(st.sampled_from(sorted(MUTATIONS)), min_size=1), st.booleans())
+def test_keys_that_differ_in_any_member_never_share_a_token(members: set[str], app: bool) -> None:
+    """[ID-10, PD-12] Every field of the key is told apart, by cache, flight and store alike."""
+    base = replace(APP if app else USER, scopes=frozenset({"stats"}))
+    specs = (base, replace(base, **{member: MUTATIONS[member] for member in members}))
+
+    async def check() -> None:
+        bench = Bench(specs)
+        sessions = [None] if app else ["alice", "alice ", "bob", "alic\u00e9"[:5]]
+        for session in sessions[:3:2]:
+            response = bench.server.sign_in(str(session), scope="none")
+            for provider in {spec.provider for spec in specs} if session else ():
+                await bench.broker.sessions.put(str(session), provider, response)
+        keys = [(spec, session) for spec in specs for session in sessions[:3:2]]
+        answers = await asyncio.gather(*(attempt(bench, spec, session) for spec, session in keys))
+        given_out = [answer for answer in answers if answer]
+        assert len(set(given_out)) == len(given_out)
+        for (_spec, session), answer in zip(keys, answers, strict=True):
+            assert answer is None or answer.startswith(f"access.{session or 'app'}.")
+        await bench.broker.close(1)
+
+    asyncio.run(check())
+
+
+async def attempt(bench: Bench, spec: TokenSpec, session: str | None) -> str | None:
+    """Return the token, None where it is refused."""
+    try:
+        return await bench.token(spec, session)
+    except Refusal:
+        return None
+
+
+class Storm:
+    """Requests, sign-ins, sign-outs, cancellations and faults at random, on two instances, for many users."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self.pair = Pair((USER, OTHER_ROUTE))
+        self.pair.server.life, self.pair.server.latency = 20, 3
+        self.users = [f"user{number}" for number in range(200)]
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.crossed: list[tuple[str, str]] = []
+        self.served = 0
+
+    async def request(self, user: str) -> None:
+        broker = self.dice.choice((self.pair.one, self.pair.two))
+        key = keyed(self.dice.choice((USER, OTHER_ROUTE)), user)
+        credential = broker.ready(key, self.pair.clock()) or await broker.obtain(key)
+        if self.dice.random() < 0.1:
+            credential = await broker.obtain(key, rejected=credential)
+        self.served += 1
+        if credential.token.split(b".")[1].decode() != user:
+            self.crossed.append((user, credential.token.decode()))
+
+    def step(self) -> None:
+        user, chance = self.dice.choice(self.users), self.dice.random()
+        self.start(self.request(user))
+        if chance < 0.02:
+            self.start(self.pair.sign_in(user))
+        elif chance < 0.03:
+            self.start(self.pair.two.sessions.delete(user))
+        elif chance < 0.15:
+            self.dice.choice(self.tasks).cancel()
+        elif chance < 0.17:
+            self.pair.server.script.append(self.dice.choice((Unavailable("x"), Invalid("x"))))
+        elif chance < 0.19:
+            self.pair.views[0].away = self.dice.choice((set(), {"put"}, {"get"}, {"lock"}))
+
+    def start(self, work: Any) -> None:
+        self.tasks.append(asyncio.create_task(work))
+
+    async def finish(self) -> list[Any]:
+        self.pair.views[0].away = set()
+        results = await asyncio.wait_for(asyncio.gather(*self.tasks, return_exceptions=True), 60)
+        for broker in (self.pair.one, self.pair.two):
+            await asyncio.wait_for(broker.close(5), 10)
+        return results
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_random_interleaving_never_crosses_users_nor_spends_a_refresh_token_twice(seed: int) -> None:
+    """[ID-08] 200 users, 5 000 requests on two instances, cancellations, rejections, sign-ins, sign-outs, faults."""
+    storm = Storm(seed)
+    for user in storm.users:
+        await storm.pair.sign_in(user)
+    for number in range(5000):
+        storm.step()
+        if number % 7 == 0:
+            storm.pair.clock.now += storm.dice.random()
+            await asyncio.sleep(0)
+    answers = (type(None), str, bool, Refusal, StillRejectedError, asyncio.CancelledError)
+    assert [result for result in await storm.finish() if not isinstance(result, answers)] == []
+    assert storm.served > 2000
+    assert storm.crossed == []
+    assert storm.pair.server.killed == []
+    assert set(storm.pair.server.spent.values()) == {1}
