@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar.callers import SESSION_KINDS, SessionKind
@@ -65,10 +66,15 @@ def _part(kind: type[T], entry: Entry | None) -> T | None:
 
 def _with(kind: type[T], model: Any, **more: Any) -> T:
     """Return a `kind` with the keys that the model has; its own defaults for the others."""
-    names = {member.name for member in fields(kind)}  # type: ignore[arg-type]
+    names = _names_of(kind)  # type: ignore[arg-type]
     given = {name: getattr(model, name) for name in type(model).model_fields if name in names} if model else {}
     known = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return kind(**{name: value for name, value in {**known, **more}.items() if value is not None})
+
+
+@cache
+def _names_of(kind: Any) -> frozenset[str]:
+    return frozenset(member.name for member in fields(kind))
 
 
 def _tls(model: Any, absolute: Callable[[str], str]) -> Tls | None:
@@ -121,7 +127,7 @@ def _route(model: Any, name: str, providers: dict[str, ProviderSettings], absolu
 
 def _match(model: Any) -> Match:
     host, port = model.host or ("", 0)
-    return Match(host, port, model.path or "/", model.methods)
+    return Match(host, port, model.path or "/", frozenset(model.methods) if model.methods else None)
 
 
 def _spec(model: Any, provider: ProviderSettings) -> TokenSpec:
@@ -131,8 +137,8 @@ def _spec(model: Any, provider: ProviderSettings) -> TokenSpec:
         client=provider.client_id,
         grant=model.grant or next(name for as_, name in DEFAULT_GRANTS.items() if as_ == model.as_ and name in GRANTS),
         audience=model.audience or "",
-        resources=model.resource or (),
-        scopes=model.scope or frozenset(),
+        resources=tuple(model.resource or ()),
+        scopes=frozenset().union(*(model.scope or ())),
         params=tuple({**dict(provider.params), **(model.params or {})}.items()),
     )
 

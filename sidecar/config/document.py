@@ -7,6 +7,7 @@ misspelt secret, so it is hidden as well. A scalar of references alone is shown:
 from __future__ import annotations
 
 import re
+from functools import cache, cached_property
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
@@ -97,15 +98,25 @@ def _masked(line: str, hidden: list[tuple[int, int]], column: int) -> tuple[str,
 class Document:
     """The tree, its data with references expanded, and the problems found so far."""
 
-    def __init__(self, lines: Lines, root: Node) -> None:
+    def __init__(self, lines: Lines, root: Node, flaws: list[Flaw]) -> None:
         self._lines = lines
         self._root = root
         self._reported: set[Path] = set()
         self._nothings: list[Path] = []
         self.problems: list[Problem] = []
-        for node in _secrets(root, schema.File):
-            lines.hide(node.start, node.end)
-        self._hidden = {id(node) for node in _secrets(root, schema.File)}
+        for flaw in flaws:
+            if flaw.dropped is not None:
+                lines.hide(flaw.dropped.start, flaw.dropped.end)
+        for flaw in flaws:
+            self._add(flaw.spot, 1, flaw.path, flaw.message, flaw.hint)
+
+    @cached_property
+    def _hidden(self) -> frozenset[int]:
+        """Identities of the scalars that are not shown; looked for once there is a problem to show."""
+        nodes = list(_secrets(self._root, schema.File))
+        for node in nodes:
+            self._lines.hide(node.start, node.end)
+        return frozenset(map(id, nodes))
 
     def data(self, expand: Callable[[str], str]) -> Any:
         """Return plain data. What cannot be had is reported and stands as `BROKEN`."""
@@ -144,24 +155,30 @@ class Document:
         for path in self._nothings:
             self.report(path, "expected a value, found nothing", "leave the key out to use its default")
 
-    def flaw(self, flaw: Flaw) -> None:
-        """Report what reading found."""
-        self.problems.append(self._lines.problem(flaw.spot, 1, spelled(flaw.path), flaw.message, flaw.hint))
-
     def report(self, path: Path, message: str, hint: str = "", *, key: bool = False, found: bool = False) -> None:
         """Add a problem at the value of `path`, or at its `key`; `found` appends what stands there, if it may be shown.
 
         A path that has a problem already gets no second one.
         """
+        if isinstance(self.at(path[:-1]), Scalar):
+            path = path[:-1]  # one text where a list could stand
         if path in self._reported:
             return
         self._reported.add(path)
         node = self.at(path, key=key)
         if found:
             message += self._found(self.at(path), path)
-        width = node.end.column - node.start.column if node.end.line == node.start.line else 1
-        name = spelled(path) if path else ""
-        self.problems.append(self._lines.problem(node.start, width, name, message, hint))
+        whole = node.end.line == node.start.line and (isinstance(node, Scalar) or self._exists(path))
+        width = node.end.column - node.start.column if whole else 1
+        self._add(node.start, width, path, message, hint)
+
+    def _add(self, spot: Spot, width: int, path: Path, message: str, hint: str) -> None:
+        self._hidden  # noqa: B018 - hides what must not be shown, before the line is
+        self.problems.append(self._lines.problem(spot, width, spelled(path), message, hint))
+
+    def _exists(self, path: Path) -> bool:
+        above = self.at(path[:-1])
+        return not path or not isinstance(above, Mapping) or path[-1] in above.entries
 
     def at(self, path: Path, *, key: bool = False) -> Node:
         """Return the node of a path: its key if asked for, and where the path ends early the last key before."""
@@ -198,7 +215,7 @@ def unreadable(lines: Lines, error: UnreadableError) -> Problem:
 def _secrets(node: Node, kind: Any) -> Iterator[Scalar]:
     """Yield the scalars that must not be shown; `kind` is the annotation of what `node` should be, None if unknown."""
     if isinstance(node, Scalar):
-        if (kind is None or _is_secret(kind)) and not harmless(node.text):
+        if (kind is None or _holds_secrets(kind)) and not harmless(node.text):
             yield node
         return
     inner: Callable[[Any], Any] = (lambda _step: kind) if kind is not None and _is_secret(kind) else _below(kind)
@@ -210,6 +227,7 @@ def _secrets(node: Node, kind: Any) -> Iterator[Scalar]:
             yield from _secrets(item, inner(0))
 
 
+@cache
 def _below(kind: Any) -> Callable[[Any], Any]:
     models = [option for option in _options(kind) if isinstance(option, type) and issubclass(option, BaseModel)]
     if models:
@@ -243,8 +261,21 @@ def _options(kind: Any) -> Iterator[Any]:
         yield kind
 
 
+@cache
 def _is_secret(kind: Any) -> bool:
     for option in _options(kind):
         if option is Secret or any(isinstance(mark, Reads) and mark.secret for mark in get_args(option)[1:]):
             return True
     return False
+
+
+@cache
+def _holds_secrets(kind: Any) -> bool:
+    """Whether a scalar where `kind` is expected may be a secret in the wrong place."""
+    for option in _options(kind):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            if any(_holds_secrets(member) for member in _members(option).values()):
+                return True
+        elif get_origin(option) in {list, dict} and _holds_secrets(get_args(option)[-1]):
+            return True
+    return _is_secret(kind)

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from sidecar.config import addresses, units
@@ -46,14 +47,13 @@ BROKEN: Final = Broken()
 class Reads:
     """Annotation: the key's text goes through `parse`, which raises `Misfit` for what it cannot take.
 
-    `expected` completes "expected …". `secret` keeps the text out of every problem. `many` hands lists over as well.
+    `expected` completes "expected …". `secret` keeps the text out of every problem.
     """
 
     parse: Callable[[Any], Any]
     expected: str
     json: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     secret: bool = False
-    many: bool = False
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._read)
@@ -62,10 +62,9 @@ class Reads:
         return dict(self.json)
 
     def _read(self, given: Any) -> Any:
-        texts = given if isinstance(given, list) and self.many else [given]
-        if not all(isinstance(text, str) for text in texts):
+        if not isinstance(given, str):
             raise Misfit(f"expected {self.expected}")
-        if any(_CONTROL.search(text) for text in texts):
+        if _CONTROL.search(given):
             raise Misfit(f"expected {self.expected}, without control characters", "is there a line break in it?")
         try:
             return self.parse(given)
@@ -117,33 +116,24 @@ def _matches(pattern: re.Pattern[str], hint: str) -> Callable[[str], str]:
     return parse
 
 
-def _scopes(given: str | list[str]) -> frozenset[str]:
-    words = [word for text in ([given] if isinstance(given, str) else given) for word in text.split()]
+def _scopes(text: str) -> frozenset[str]:
+    words = text.split()
     if not all(_SCOPE_TOKEN.match(word) and not word.endswith(",") for word in words):
         raise Misfit(hint="scopes are separated by spaces, or are entries of a list (RFC 6749 section 3.3)")
     return frozenset(words)
 
 
-def _resources(given: str | list[str]) -> tuple[str, ...]:
-    return tuple(addresses.resource(text) for text in ([given] if isinstance(given, str) else given))
+def _method(text: str) -> str:
+    addresses.token(text)
+    if text == "CONNECT":
+        raise Misfit(hint="CONNECT is no route's business; see tunnels.allow")
+    if text != text.upper():
+        raise Misfit(hint=near(text, ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]))
+    return text
 
 
-def _methods(given: str | list[str]) -> frozenset[str]:
-    if not given or isinstance(given, str):
-        raise Misfit
-    for method in given:
-        addresses.token(method)
-        if method == "CONNECT":
-            raise Misfit(hint="CONNECT is no route's business; see tunnels.allow")
-        if method != method.upper():
-            raise Misfit(hint=near(method, ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]))
-    return frozenset(given)
-
-
-def _names(given: str | list[str]) -> tuple[str, ...]:
-    if not given or isinstance(given, str):
-        raise Misfit(hint="an empty list would allow nobody; leave the key out for its default")
-    return tuple(given)
+def _list_of_one(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
 
 
 def _parameter(name: str) -> str:
@@ -165,12 +155,8 @@ def _number(example: str, pattern: str) -> dict[str, Any]:
     return {"anyOf": [numbers, {"type": "string", "pattern": pattern}, REFERENCE], "examples": [example]}
 
 
-def _some(item: Mapping[str, Any], least: int = 0) -> dict[str, Any]:
-    return {"anyOf": [{"type": "string"}, {"type": "array", "items": dict(item), "minItems": least}]}
-
-
 _STRING: Final = {"type": "string", "minLength": 1}
-_LIST: Final = {"type": "array", "items": _STRING, "minItems": 1}
+_ONE_OR_MORE: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 Text = Annotated[str, Reads(_text, "a text", _STRING)]
 SecretText = Annotated[Secret, Reads(_secret, "a secret", _STRING, secret=True)]
@@ -209,14 +195,17 @@ Issuer = Annotated[
 TunnelTarget = Annotated[Tunnel, Reads(addresses.tunnel, addresses.TUNNEL, _STRING)]
 Header = Annotated[str, Reads(addresses.header, addresses.HEADER, _STRING)]
 CookieName = Annotated[str, Reads(addresses.token, "a cookie name such as sidecar_session", _STRING)]
-Methods = Annotated[frozenset[str], Reads(_methods, "a list of methods such as [GET, POST]", _LIST, many=True)]
-Names = Annotated[tuple[str, ...], Reads(_names, "a list of names", _LIST, many=True)]
+Methods = Annotated[list[Annotated[str, Reads(_method, "a method such as GET", _STRING)]], Field(min_length=1)]
+Names = Annotated[list[Name], Field(min_length=1)]
 Scopes = Annotated[
-    frozenset[str], Reads(_scopes, "scopes such as profiles.read, or a list of them", _some(_STRING), many=True)
+    list[Annotated[frozenset[str], Reads(_scopes, "scopes such as profiles.read")]],
+    BeforeValidator(_list_of_one),
+    WithJsonSchema(_ONE_OR_MORE),
 ]
 Resources = Annotated[
-    tuple[str, ...],
-    Reads(_resources, "a URI such as https://api.example.com, or a list of them", _some(_STRING), many=True),
+    list[Annotated[str, Reads(addresses.resource, "a URI such as https://api.example.com")]],
+    BeforeValidator(_list_of_one),
+    WithJsonSchema(_ONE_OR_MORE),
 ]
 Pseudonym = Annotated[
     str,

@@ -31,9 +31,7 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
     name = str(path)
     lines, root, flaws = _tree(name, _bytes(name))
     files = Files(Path(name).parent)
-    document = Document(lines, root)
-    for flaw in flaws:
-        document.flaw(flaw)
+    document = Document(lines, root, flaws)
     parsed = parse(document, document.data(partial(expand, environ=environ, read=files.text)))
     for finding in judge(parsed, _world(files)):
         document.report(finding.path, finding.message, finding.hint, key=finding.key, found=finding.found)

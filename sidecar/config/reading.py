@@ -8,7 +8,7 @@ depth and the number of values that aliases expand to are bounded. Builds no Pyt
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import yaml
 
@@ -34,8 +34,20 @@ Step = str | int
 Path = tuple[Step, ...]
 
 
-class Spot(NamedTuple):
-    """A place in the file, counted from 0."""
+class Spot(Protocol):
+    """A place in the file, counted from 0: a parser's mark, or an `At`."""
+
+    @property
+    def line(self) -> int:
+        """Lines before this one."""
+
+    @property
+    def column(self) -> int:
+        """Characters before this one."""
+
+
+class At(NamedTuple):
+    """A place that no parser marked."""
 
     line: int
     column: int
@@ -76,12 +88,13 @@ Node = Scalar | Sequence | Mapping
 
 
 class Flaw(NamedTuple):
-    """Something refused that does not keep us from reading on."""
+    """Something refused that does not keep us from reading on. `dropped` is a value that is not in the tree."""
 
     path: Path
     spot: Spot
     message: str
     hint: str = ""
+    dropped: Any = None
 
 
 class UnreadableError(Exception):
@@ -97,9 +110,9 @@ class UnreadableError(Exception):
 def decode(data: bytes) -> str:
     """Return the file's text; raise `UnreadableError` for what is not plain UTF-8 of a sensible size."""
     if len(data) > LARGEST:
-        raise UnreadableError(Spot(0, 0), "the file is larger than 10 MiB", "is this the right file?")
+        raise UnreadableError(At(0, 0), "the file is larger than 10 MiB", "is this the right file?")
     if data.startswith(_BOMS):
-        raise UnreadableError(Spot(0, 0), "the file starts with a byte order mark", "save it as UTF-8 without BOM")
+        raise UnreadableError(At(0, 0), "the file starts with a byte order mark", "save it as UTF-8 without BOM")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -114,7 +127,7 @@ def decode(data: bytes) -> str:
 
 def _spot(before: str) -> Spot:
     lines = LINE_BREAK.split(before)
-    return Spot(len(lines) - 1, len(lines[-1]))
+    return At(len(lines) - 1, len(lines[-1]))
 
 
 def read(text: str) -> tuple[Node, list[Flaw]]:
@@ -128,7 +141,7 @@ def read(text: str) -> tuple[Node, list[Flaw]]:
 
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> UnreadableError:
     mark = error.problem_mark or error.context_mark
-    spot = Spot(mark.line, mark.column) if mark else Spot(0, 0)
+    spot = At(mark.line, mark.column) if mark else At(0, 0)
     lines = LINE_BREAK.split(text)
     line = lines[min(spot.line, len(lines) - 1)]
     indent = line[: len(line) - len(line.lstrip())]
@@ -157,9 +170,7 @@ class _Composer:
         next(self._events)  # the stream's start
         event = next(self._events)
         if isinstance(event, yaml.StreamEndEvent):
-            raise UnreadableError(
-                Spot(0, 0), "the file is empty", "the smallest configuration has providers and routes"
-            )
+            raise UnreadableError(At(0, 0), "the file is empty", "the smallest configuration has providers and routes")
         root = self._node(next(self._events), ())
         next(self._events)  # the document's end
         event = next(self._events)
@@ -197,7 +208,7 @@ class _Composer:
     def _content(self, event: Any, path: Path) -> Node:
         if isinstance(event, yaml.ScalarEvent):
             text = event.value.translate(self._restore) if self._restore else event.value
-            return Scalar(_start(event), _end(event), text, event.style is None)
+            return Scalar(_start(event), _end(event), text, not event.style)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(event, path)
         return self._mapping(event, path)
@@ -214,28 +225,32 @@ class _Composer:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._node(event, (*path, "?"))
             if not isinstance(key, Scalar):
-                raise UnreadableError(_start(event), "a key is a text", "inside {…} or […], put quotes around ${NAME}")
+                raise UnreadableError(
+                    _start(event), "a key is a text", "inside {…} or […], quote a text that has braces"
+                )
             value = self._node(next(self._events), (*path, key.text))
-            if self._fits(key, _start(event), keys, path):
+            if self._fits(key, value, keys, path):
                 keys[key.text], entries[key.text] = key, value
         return Mapping(_start(start), _end(event), keys, entries)
 
-    def _fits(self, key: Scalar, spot: Spot, keys: dict[str, Scalar], path: Path) -> bool:
-        place = (*path, key.text)
+    def _fits(self, key: Scalar, value: Node, keys: dict[str, Scalar], path: Path) -> bool:
+        message, hint = "", ""
         if key.text == "<<" and key.plain:
-            self.flaws.append(Flaw(place, spot, "merge keys are not supported", "write the keys out"))
-            return False
-        if key.text in keys:
+            message, hint = "merge keys are not supported", "write the keys out"
+        elif key.text in keys:
             first = keys[key.text].start
             message = f"the key stands here a second time, first at {first.line + 1}:{first.column + 1}"
-            self.flaws.append(Flaw(place, spot, message, "keep one of the two"))
-            return False
-        return True
+            hint = "keep one of the two"
+        if message:
+            self.flaws.append(Flaw((*path, key.text), key.start, message, hint, value))
+        return not message
 
 
 def _start(event: Any) -> Spot:
-    return Spot(event.start_mark.line, event.start_mark.column)
+    mark: Spot = event.start_mark
+    return mark
 
 
 def _end(event: Any) -> Spot:
-    return Spot(event.end_mark.line, event.end_mark.column)
+    mark: Spot = event.end_mark
+    return mark

@@ -33,15 +33,15 @@ def providers_are_known(parsed: Parsed, _world: World) -> Iterator[Finding]:
             hint = near(named, names) or (f"providers here: {', '.join(names)}" if names else "there are no providers")
             yield Finding(route.at("provider"), "unknown provider", hint, found=True)
         elif "provider" not in route.given and route.model.as_ in ("app", "user") and len(names) != 1:
-            yield _unnamed(route, names, broken="providers" in parsed.given and not names)
+            yield _unnamed(route, names)
 
 
-def _unnamed(route: Entry, names: list[str], *, broken: bool) -> Finding:
+def _unnamed(route: Entry, names: list[str]) -> Finding:
     if names:
         message = f"is missing: there is more than one provider ({', '.join(names)})"
         return Finding(route.at("provider"), message, "say which one issues this route's token")
-    hint = "see the problems of providers" if broken else "add a provider under `providers`"
-    return Finding(route.at("provider"), "is missing: there is no provider to issue this route's token", hint)
+    message = "is missing: there is no provider to issue this route's token"
+    return Finding(route.at("provider"), message, "add one under `providers`")
 
 
 def route_names_are_unique(parsed: Parsed, _world: World) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def routes_differ(parsed: Parsed, _world: World) -> Iterator[Finding]:
             continue
         place = (*(match.host or ("", 0)), match.path or "/", match.methods is None)
         for other in seen.get(place, ()):
-            if match.methods is None or match.methods & other.model.match.methods:
+            if match.methods is None or {*match.methods} & {*other.model.match.methods}:
                 message = f"takes the same requests as {spot(other)}: same host, port, path and methods"
                 yield Finding(route.at("match"), message, "make them differ in host, path or methods")
                 break

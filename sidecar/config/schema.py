@@ -73,14 +73,14 @@ class ListenerKeys(Section):
 
 
 class AdminKeys(Section):
-    """The admin listener: health, metrics, session API."""
+    """The admin listener."""
 
     bind: kinds.Bind | None = _key("Address of the admin listener.", Admin().bind)
     token: kinds.HeaderKey | None = _key("Bearer token required on /v1/*. Needed for a bind beyond loopback.")
 
 
 class StoreKeys(Section):
-    """Where sessions and tokens are kept, encrypted."""
+    """The store."""
 
     url: kinds.SecretText | None = _key("The store: memory: or sqlite:PATH.", "sqlite:sidecar.db")
     keys: list[kinds.SecretText] | None = _key("Keys that encrypt the records, newest first, from `sidecar keygen`.")
@@ -105,7 +105,7 @@ class UpstreamTlsKeys(TlsKeys):
 
 
 class ProviderTimeoutKeys(Section):
-    """How long a request to the authorization server may take."""
+    """Time limits towards an authorization server."""
 
     connect: kinds.Duration | None = _key("Time to connect.", ProviderTimeout().connect)
     total: kinds.Duration | None = _key("Time for the whole request.", ProviderTimeout().total)
@@ -142,7 +142,7 @@ class MatchKeys(Section):
 
 
 class ReplayKeys(Section):
-    """What is sent a second time after a 401."""
+    """Second tries."""
 
     body_limit: kinds.Size | None = _key("Largest body that is kept for a second try.", Replay().body_limit)
     unsafe: kinds.Unsafe | None = _key(
@@ -151,7 +151,7 @@ class ReplayKeys(Section):
 
 
 class UpstreamTimeoutKeys(Section):
-    """How long the upstream may take."""
+    """Time limits towards an upstream."""
 
     connect: kinds.Duration | None = _key("Time to connect, TLS included.", UpstreamTimeout().connect)
     response: kinds.Duration | None = _key(
@@ -161,7 +161,7 @@ class UpstreamTimeoutKeys(Section):
 
 
 class RouteKeys(Section):
-    """Which requests go where, and with whose token."""
+    """A route."""
 
     name: kinds.RouteName | None = _key("Name in logs, metrics and `allow`; made from host and path by default.")
     match: MatchKeys | None = _key("Which requests this route takes: a host, a path or both. Required.")
@@ -190,7 +190,7 @@ class TunnelsKeys(Section):
 
 
 class DestinationsKeys(Section):
-    """What upstream names may resolve to."""
+    """Destinations."""
 
     deny_private: kinds.Switch | None = _key(
         "Refuse upstreams that resolve to loopback, link-local or private addresses they do not name.",
@@ -199,7 +199,7 @@ class DestinationsKeys(Section):
 
 
 class LimitsKeys(Section):
-    """What one request and one process may use."""
+    """Limits."""
 
     headers: kinds.Size | None = _key("Bytes of one message head, target included.", Limits().headers)
     header_count: kinds.Count | None = _key("Header lines of one message.", Limits().header_count)
@@ -266,7 +266,7 @@ _app_entry: Any = reduce(or_, [caller_keys(kind) for kind in APP_KINDS.values()]
 CallersKeys: Any = create_model(
     "CallersKeys",
     __base__=Section,
-    __doc__="Who may call, and where the session's id stands.",
+    __doc__="Callers.",
     session=(
         list[_session_entry] | None,
         _key("Where the session's id stands; the first place that holds one decides.", _DEFAULT_SESSIONS_SHOWN),

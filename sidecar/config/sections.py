@@ -27,6 +27,7 @@ _PLAIN_MESSAGES = {
     "model_type": "expected a mapping of keys",
     "dict_type": "expected a mapping",
     "list_type": "expected a list",
+    "too_short": "expected at least one entry: leave the key out for its default",
 }
 
 
@@ -151,7 +152,8 @@ def _report(document: Document, path: Path, kind: Any, error: ValidationError) -
             on_key = "[key]" in finding["loc"]
             document.report(place, misfit.message, misfit.hint, key=on_key, found=not on_key)
         else:
-            document.report(place, _PLAIN_MESSAGES.get(finding["type"], finding["msg"]), found=True)
+            message = _PLAIN_MESSAGES.get(finding["type"], finding["msg"])
+            document.report(place, message, found=finding["type"] != "too_short")
     return bad
 
 
@@ -252,6 +254,9 @@ def _keyword(document: Document, path: Path, known: Mapping[str, type], value: A
     if found:
         document.report(path, f"{either(found, 'and')} exclude each other", "write one entry for each")
         return None
-    word = next(iter(value), "")
-    document.report((*path, word) if word else path, f"{expected}, found {quoted(word)}", near(word, known), key=True)
+    word = next(iter(value), None)
+    if word is None:
+        document.report(path, expected)
+    else:
+        document.report((*path, word), f"{expected}, found {quoted(word)}", near(word, known), key=True)
     return None
