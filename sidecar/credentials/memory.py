@@ -83,8 +83,8 @@ class Entry:
     __slots__ = ("credentials", "ends_at", "enqueued_at", "epoch", "holds", "last_used", "peaks", "sure", "used_before")
 
     def __init__(self) -> None:
-        self.credentials: dict[str, Credential] = {}
-        self.holds: dict[str, Hold] = {}
+        self.credentials: tuple[Credential, ...] = ()  # one for each route: few, and a tuple is small
+        self.holds: dict[str, Hold] | None = None
         self.peaks: tuple[Peak, ...] = ()
         self.epoch = 0  # grows when what was read before may not be used any more
         self.sure = True  # False: the record may have changed, nobody could say
@@ -96,7 +96,17 @@ class Entry:
     @property
     def used_at(self) -> float:
         """Return the last use of any credential of the record by this process."""
-        return max([self.used_before, *(credential.used_at for credential in self.credentials.values())])
+        return max([self.used_before, *(credential.used_at for credential in self.credentials)])
+
+    def credential(self, fingerprint: str) -> Credential | None:
+        """Return what is held for a route."""
+        return next((credential for credential in self.credentials if credential.key.fingerprint == fingerprint), None)
+
+    def put_aside(self, gone: Credential | None) -> None:
+        """Hold a credential no more, but remember its use."""
+        if gone is not None:
+            self.used_before = self.used_at
+            self.credentials = tuple(credential for credential in self.credentials if credential is not gone)
 
     def peak(self, provider: str) -> Peak | None:
         """Return the newest known state of a provider's chain."""
@@ -128,25 +138,25 @@ class Memory:
     def held(self, name: str, fingerprint: str) -> Credential | None:
         """Return what is held for a route, where the record is not known to have changed."""
         entry = self._entries.get(name)
-        return entry.credentials.get(fingerprint) if entry and entry.sure else None
+        return entry.credential(fingerprint) if entry and entry.sure else None
 
     def last_resort(self, name: str, fingerprint: str) -> Credential | None:
         """Return what is held for a route although the store could not be asked whether the record has changed."""
         entry = self._entries.get(name)
-        return entry.credentials.get(fingerprint) if entry else None
+        return entry.credential(fingerprint) if entry else None
 
     def adopt(self, name: str, entry: Entry, epoch: int, credential: Credential) -> bool:
         """Take a credential made from what was read at `epoch`; False where that may not be used any more."""
         if self._entries.get(name) is not entry or entry.epoch != epoch:
             return False
-        before = None
+        fingerprint = credential.key.fingerprint
         if entry.sure:
-            before = entry.credentials.get(credential.key.fingerprint)
+            entry.put_aside(entry.credential(fingerprint))
         else:
-            self._clear(entry)  # the others are of a state that was not read again
-        credential.used_at = before.used_at if before else 0.0
-        entry.credentials[credential.key.fingerprint] = credential
-        entry.holds.pop(credential.key.fingerprint, None)
+            self._clear(entry)  # all are of a state that was not read again
+        entry.credentials = (*entry.credentials, credential)
+        if entry.holds is not None:
+            entry.holds.pop(fingerprint, None)
         entry.sure = True
         self.hot[credential.key] = credential
         self._make_room()
@@ -158,7 +168,7 @@ class Memory:
         entry = self._entries.get(name)
         if entry is not None:
             entry.epoch += 1
-            entry.holds.clear()
+            entry.holds = None
             self._clear(entry)
 
     def bury(self, name: str, now: float) -> None:
@@ -196,18 +206,19 @@ class Memory:
         if entry is not None and not entry.peaks:
             del self._entries[name]
         elif entry is not None:
+            entry.holds = entry.holds or {}
             entry.holds[fingerprint] = Hold(refusal.name, refusal.detail, now, now + seconds)
 
     def held_back(self, name: str, fingerprint: str, now: float) -> Hold | None:
         """Return the refusal to repeat."""
         entry = self._entries.get(name)
-        hold = entry.holds.get(fingerprint) if entry else None
+        hold = entry.holds.get(fingerprint) if entry and entry.holds else None
         return hold if hold and hold.since <= now < hold.until else None
 
     def release_holds(self) -> None:
         """Repeat no refusal any more."""
         for entry in self._entries.values():
-            entry.holds.clear()
+            entry.holds = None
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """Return the entries by name, as they are now."""
@@ -220,10 +231,10 @@ class Memory:
                 self.drop(name)
                 del self._entries[name]
                 continue
-            for credential in [dead for dead in entry.credentials.values() if not dead.usable(now)]:
-                entry.used_before = entry.used_at
-                self._chill(credential)
-                del entry.credentials[credential.key.fingerprint]
+            for credential in entry.credentials:
+                if not credential.usable(now):
+                    self._chill(credential)
+                    entry.put_aside(credential)
 
     def _make_room(self) -> None:
         """Drop the entry that has waited longest, but give those that were used meanwhile another turn."""
@@ -240,9 +251,9 @@ class Memory:
 
     def _clear(self, entry: Entry) -> None:
         entry.used_before = entry.used_at
-        for credential in entry.credentials.values():
+        for credential in entry.credentials:
             self._chill(credential)
-        entry.credentials.clear()
+        entry.credentials = ()
 
     def _chill(self, credential: Credential) -> None:
         if self.hot.get(credential.key) is credential:
