@@ -1,4 +1,4 @@
-"""What the figures were taken on: processor, cores, kernel, Python. Nothing that names the machine or its user."""
+"""What the figures were taken on: processor, cores, kernel, Python, how busy it was. Nothing that names the machine or its user."""
 
 from __future__ import annotations
 
@@ -19,4 +19,5 @@ def describe() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "kernel": platform.release().partition("-")[0],
         "Python": platform.python_version(),
+        "load average before": f"{os.getloadavg()[0]:.1f}",
     }

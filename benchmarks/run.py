@@ -75,6 +75,7 @@ def _rounds(
 
 def compare(wanted: argparse.Namespace) -> Report:
     """The whole comparison that the options ask for."""
+    before = machine.describe()
     samples: dict[Key, list[Sample]] = defaultdict(list)
     versions: dict[str, str] = {}
     missing: dict[str, dict[str, str]] = {}
@@ -93,7 +94,7 @@ def compare(wanted: argparse.Namespace) -> Report:
         name: getattr(wanted, name) for name in ("connections", "sessions", "rounds", "seconds", "absolute", "pin")
     }
     titles = {name: PEERS[name].title for name in wanted.peers}
-    return Report(machine.describe(), shown, titles, versions, missing, cases)
+    return Report(before, shown, titles, versions, missing, cases)
 
 
 def main() -> int:
