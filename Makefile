@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 IMAGE ?= token-sidecar
@@ -30,8 +30,8 @@ check: $(READY)  ## Lint, formatting, types
 format: $(READY)  ## Format the code
 	@$(BIN)/ruff format --quiet .
 
-bench: $(READY)  ## Measure against other proxies
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks
+bench: $(READY)  ## Measure against other proxies (ARGS=--quick to try it)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.run $(ARGS)
 
 lock: build/lock/bin/pip-compile  ## Write the lock files anew
 	@echo 'resolving; this takes some minutes'
@@ -40,8 +40,8 @@ lock: build/lock/bin/pip-compile  ## Write the lock files anew
 	$(COMPILE) --upgrade -c requirements-dev.lock -o requirements.lock pyproject.toml && \
 	$(COMPILE) --upgrade -c requirements-dev.lock --only-build-deps --build-deps-for wheel -o requirements-build.lock pyproject.toml
 
-image:  ## Build the container image
-	@docker build -t $(IMAGE) .
+image:  ## Build the container image (BUILD="--secret id=ca,src=FILE" behind an own CA)
+	@DOCKER_BUILDKIT=1 docker build $(BUILD) -t $(IMAGE) .
 
 clean:  ## Remove everything that was made
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -56,4 +56,4 @@ $(READY): requirements-dev.lock pyproject.toml
 
 build/lock/bin/pip-compile:
 	@$(PYTHON) -m venv build/lock
-	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install pip-tools
+	@build/lock/bin/python -m pip --disable-pip-version-check -qq install pip-tools
