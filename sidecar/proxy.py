@@ -18,9 +18,9 @@ from sidecar.target import read_target
 _RETURNING = frozenset([b"OPTIONS", b"TRACE"])  # the methods that Max-Forwards is for (RFC 9110 section 7.6.2)
 
 if TYPE_CHECKING:
+    from sidecar.elsewhere import Elsewhere
     from sidecar.lane import Lane
     from sidecar.message import RequestHead
-    from sidecar.elsewhere import Elsewhere
     from sidecar.model import Target
     from sidecar.wire.exchange import Exchange
 

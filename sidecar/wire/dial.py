@@ -49,7 +49,13 @@ class Dialler:
         self._contexts: dict[Tls | None, ssl.SSLContext] = {}
 
     async def dial(
-        self, factory: Callable[[], P], origin: Origin, *, tls: Tls | None, timeout: float, named: bool  # noqa: ASYNC109
+        self,
+        factory: Callable[[], P],
+        origin: Origin,
+        *,
+        tls: Tls | None,
+        timeout: float,
+        named: bool,  # noqa: ASYNC109
     ) -> P:
         """Connect to `origin` within `timeout` seconds and return the protocol; raise `Refusal`.
 

@@ -362,5 +362,3 @@ def _peer(transport: asyncio.BaseTransport, app: str | None) -> Peer:
         return Peer(loopback=True, app=app)
     host = str(name[0])
     return Peer(loopback=host.startswith(("127.", "::ffff:127.")) or host == "::1", app=app)
-
-

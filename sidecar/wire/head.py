@@ -11,11 +11,15 @@ application sends the same one again and again: then only the start line is news
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import httptools
 
 from sidecar.errors import Refusal
 from sidecar.message import Headers, RequestHead, ResponseHead
-from sidecar.settings import Limits
+
+if TYPE_CHECKING:
+    from sidecar.settings import Limits
 
 LONGEST_RESPONSE_HEAD = 256 * 1024  # bytes; the limits for callers do not bind upstreams
 MOST_RESPONSE_HEADERS = 1000

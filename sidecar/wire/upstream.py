@@ -244,9 +244,7 @@ class Upstream(asyncio.Protocol):
             return
         self._pass_on(exchange, head, frame, out, rest)
 
-    def _pass_on(
-        self, exchange: Exchange, head: ResponseHead, frame: framing.Framing, out: bytes, rest: bytes
-    ) -> None:
+    def _pass_on(self, exchange: Exchange, head: ResponseHead, frame: framing.Framing, out: bytes, rest: bytes) -> None:
         if head.status == SWITCHING:
             self.exchange = None
             exchange.downstream.tunnel(self, out, rest)

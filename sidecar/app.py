@@ -1,0 +1,305 @@
+"""The composition root: from a configuration to a running program, and from a signal to its end.
+
+The only place that knows all parts. Start-up needs neither provider nor store to be there (a store that is there and
+broken refuses to start). A reload swaps the corridor for new requests, all or nothing; what is under way ends as it
+began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import resource
+import signal
+import socket
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from sidecar import config, logs, status
+from sidecar.admin.prometheus import exposition
+from sidecar.admin.server import make_application, serving
+from sidecar.admin.state import AdminState
+from sidecar.assembly import Corridor, assemble, specs
+from sidecar.config.watch import changes, digest
+from sidecar.credentials.broker import Broker
+from sidecar.credentials.vault import Vault, key_ring
+from sidecar.errors import StoreUnavailableError
+from sidecar.explain import explain as explain  # noqa: PLC0414 - the command line asks for it here
+from sidecar.metrics import Metrics, Readers
+from sidecar.provider import AuthorizationServer
+from sidecar.settings import Address, Settings
+from sidecar.stores import open_store
+from sidecar.wire.context import Wire
+from sidecar.wire.downstream import Downstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from sidecar.wire.exchange import Exchange
+
+_log = structlog.get_logger()
+
+DRAIN = 25.0  # seconds for requests under way: less than the 30 that Kubernetes and the like wait before they kill
+FLIGHTS = 4.0  # seconds for token requests under way, and for what they bring to be stored
+BACKLOG = 1024
+_FIXED = ("listeners", "admin", "store")  # parts of the configuration that are bound once
+
+
+class Program:
+    """Everything that lives as long as the process. `serve` makes it."""
+
+    def __init__(self, settings: Settings, path: str) -> None:
+        self.settings = settings
+        self.path = path
+        self.wire = Wire(asyncio.get_running_loop(), settings.limits)
+        self.metrics = Metrics()
+        self.store = open_store(settings.store.url.reveal())
+        self.providers = _providers(settings, {}, {})
+        self.stopped = asyncio.Event()
+        self.error = ""
+        self._addresses: list[Address] = []
+        self._servers: list[asyncio.AbstractServer] = []
+        self._corridor: Corridor | None = None
+        self._retired: list[AuthorizationServer] = []
+
+    @property
+    def proxy_port(self) -> int:
+        """The port of the first TCP listener."""
+        return next(address.port for address in self._addresses if address.port)
+
+    admin_port = 0
+    broker: Broker
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Start everything; `stack` ends it in reverse order."""
+        stack.push_async_callback(self.store.close)
+        vault = Vault(await key_ring(self.settings.store, self.store))
+        self.broker = Broker(specs(self.settings), self.providers, self.store, vault)
+        stack.push_async_callback(self._close_providers)
+        stack.push_async_callback(self.broker.close, FLIGHTS)
+        stack.callback(self.wire.deadlines.stop)
+        await self._check_store()
+        self.metrics.read = Readers(
+            token_requests=lambda: {name: provider.requests for name, provider in self.providers.items()},
+            upstream_connections=lambda: self.wire.upstreams,
+            log_lines_dropped=logs.dropped,
+        )
+        self.metrics.reloaded(True)
+        for listener in self.settings.listeners:
+            await self._listen(listener.bind, listener.app)
+        admin = await stack.enter_async_context(serving(make_application(self._admin()), self.settings.admin.bind))
+        self.admin_port = admin.port
+        self._take(self.settings, [*self._addresses, admin])
+        self._own = [*self._addresses, admin]
+
+    async def _check_store(self) -> None:
+        """A store that is away may come back; one that is broken, or of another key, stops the start."""
+        with contextlib.suppress(StoreUnavailableError):
+            await self.broker.sessions.all(1)
+
+    async def _listen(self, bind: Address, app: str | None) -> None:
+        loop = asyncio.get_running_loop()
+        sock = _bind(bind)
+        server = await loop.create_server(lambda: Downstream(self.wire, app), sock=sock, backlog=BACKLOG) if not (
+            bind.path) else await loop.create_unix_server(
+            lambda: Downstream(self.wire, app), sock=sock, backlog=BACKLOG)  # fmt: skip
+        self._servers.append(server)
+        self._addresses.append(bind if bind.path else Address(bind.host, sock.getsockname()[1]))
+
+    # -- configuration ------------------------------------------------------------------------------------------
+
+    def _take(self, settings: Settings, own: list[Address]) -> None:
+        corridor = assemble(settings, self.wire, self.broker, self.metrics, _access, own)
+        old, self._corridor = self._corridor, corridor
+        self.settings = settings
+        self.wire.configure(settings.limits, corridor.proxy.begin)
+        self.metrics.retain([route.name for route in settings.routes])
+        if old is not None:
+            old.close()
+
+    def reload(self, environ: Mapping[str, str]) -> bool:
+        """Read the file again and take it, whole; on any error keep what is in use and say so."""
+        try:
+            new = config.load(self.path, environ)
+            fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.settings, name)]
+            if fixed:
+                raise ValueError(f"{', '.join(fixed)} cannot change while running: restart")
+            providers = _providers(new, self.providers, self.settings.providers)
+        except (config.ConfigError, OSError, ValueError) as error:
+            self.error = str(error)
+            self.metrics.reloaded(False)
+            _log.error("configuration_rejected", file=self.path, error=self.error)
+            return False
+        changed = config.changed_routes(self.settings, new)
+        self._retired += [old for name, old in self.providers.items() if providers.get(name) is not old]
+        self.providers = providers
+        self.broker.reconfigure(specs(new), providers)
+        self._take(new, self._own)
+        self.admin_state.providers = tuple(new.providers)
+        self.error = ""
+        self.metrics.reloaded(True)
+        _log.info("configuration_reloaded", file=self.path, changed=list(changed))
+        return True
+
+    async def watch(self, environ: Mapping[str, str]) -> None:
+        """Reload whenever the files change."""
+        while True:
+            files = self.settings.files
+            async for _ in changes(files, digest(files)):
+                self.reload(environ)
+                if self.settings.files != files:
+                    break
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, let what is under way end, break off what has not ended after `seconds`."""
+        self.wire.draining = True
+        for server in self._servers:
+            server.close()
+        for downstream in list(self.wire.downstreams):
+            downstream.drain()
+        until = time.monotonic() + seconds
+        while self.wire.downstreams and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        for downstream in list(self.wire.downstreams):
+            downstream.abort()
+        if self._corridor is not None:
+            self._corridor.close()
+        for address in self._addresses:
+            if address.path:
+                Path(address.path).unlink(missing_ok=True)  # noqa: ASYNC240 - the loop has nothing else to do
+
+    async def _close_providers(self) -> None:
+        for provider in [*self._retired, *self.providers.values()]:
+            await provider.close()
+
+    # -- the admin listener's view ------------------------------------------------------------------------------
+
+    def _admin(self) -> AdminState:
+        show = exposition(self.metrics)
+
+        def metrics_text() -> bytes:
+            self.metrics.connections = len(self.wire.downstreams)
+            self.metrics.connections_total = self.wire.accepted
+            return show()
+
+        self.admin_state = AdminState(
+            sessions=self.broker.sessions,
+            readiness=lambda: status.readiness(
+                self.metrics, self.store, self.providers, self.broker, draining=self.wire.draining
+            ),
+            metrics_text=metrics_text,
+            status=lambda: status.status(self.settings, self.path, self.error, self.metrics, self.providers),
+            explain=self._explain,
+            providers=tuple(self.settings.providers),
+            token=self.settings.admin.token,
+            quit=None,
+        )
+        return self.admin_state
+
+    def _explain(self, method: str, url: str, session: str | None, headers: list[tuple[str, str]]) -> dict[str, Any]:
+        now = time.time()
+        return explain(self.settings, method, url, session, headers, lambda key: self.broker.peek(key, now))
+
+
+def _providers(
+    settings: Settings, running: Mapping[str, AuthorizationServer], configured: Mapping[str, Any]
+) -> dict[str, AuthorizationServer]:
+    """Return the authorization servers; those whose settings are the same go on, with what they know."""
+    return {
+        name: running[name]
+        if name in running and configured[name] == one
+        else AuthorizationServer(one, time.time, random.random)
+        for name, one in settings.providers.items()
+    }
+
+
+def _bind(address: Address) -> socket.socket:
+    if not address.path:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    path = Path(address.path)
+    if path.is_socket():
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(address.path)
+    path.chmod(0o660)
+    return sock
+
+
+def _access(exchange: Exchange, route: str, request_id: str) -> None:
+    logs.access(
+        request_id=request_id,
+        method=exchange.head.method.decode("ascii"),
+        path=exchange.target.path.decode("latin-1") if exchange.target else "",
+        route=route,
+        status=exchange.status,
+        seconds=time.perf_counter() - exchange.began if exchange.began else 0.0,
+    )
+
+
+@asynccontextmanager
+async def serve(settings: Settings, path: str = "") -> AsyncIterator[Program]:
+    """Run the sidecar on the event loop that is running, until the context ends; then drain."""
+    async with AsyncExitStack() as stack:
+        program = Program(settings, path)
+        await program.open(stack)
+        try:
+            yield program
+        finally:
+            await program.drain(0.5 if not path else DRAIN)
+
+
+def run(path: Path, environ: Mapping[str, str]) -> int:
+    """Run the sidecar with the file at `path` until SIGTERM or SIGINT; return the exit code.
+
+    Raises `ConfigError`, `StoreBrokenError`, `SealError` and OSError where it cannot start.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold every token
+    settings = config.load(path, environ)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_until_signal(settings, str(path), environ))
+    return 0
+
+
+async def _until_signal(settings: Settings, path: str, environ: Mapping[str, str]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    async with serve(settings, path) as program:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _stopping(stop))
+        loop.add_signal_handler(signal.SIGHUP, lambda: program.reload(environ))
+        listening = [str(address) for address in program._addresses]  # noqa: SLF001
+        _log.info("started", listeners=listening, admin=str(settings.admin.bind), routes=len(settings.routes))
+        for warning in settings.warnings:
+            _log.warning("configuration_warning", warning=warning)
+        watcher = asyncio.create_task(program.watch(environ))
+        await stop.wait()
+        watcher.cancel()
+        _log.info("stopping")
+    _log.info("stopped")
+
+
+def _stopping(stop: asyncio.Event) -> Callable[[], None]:
+    def signalled() -> None:
+        if stop.is_set():
+            os._exit(1)  # asked twice: at once, and whatever is under way is lost
+        stop.set()
+
+    return signalled
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory where there is a wheel for this platform; plain asyncio works too."""
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

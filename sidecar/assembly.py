@@ -1,0 +1,87 @@
+"""From a configuration to a corridor: pools, rules, lanes. Pure wiring: opens nothing, asks nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.elsewhere import Elsewhere
+from sidecar.headers import RequestRules, ResponseRules
+from sidecar.lane import Lane, Shared
+from sidecar.proxy import Proxy
+from sidecar.wire.dial import Dialler
+from sidecar.wire.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sidecar.credentials.broker import Broker
+    from sidecar.metrics import Metrics
+    from sidecar.model import TokenSpec
+    from sidecar.settings import Address, Route, Settings
+    from sidecar.wire.context import Wire
+    from sidecar.wire.exchange import Exchange
+
+AUTHORIZING = frozenset([b"authorization", b"dpop"])  # an inbound proof of possession belongs to an inbound token
+ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
+
+
+class Corridor(NamedTuple):
+    """One configuration at work, and what has to be closed when another takes over."""
+
+    proxy: Proxy
+    pools: tuple[Pool, ...]
+
+    def close(self) -> None:
+        """Close idle connections; requests under way end by themselves."""
+        for pool in self.pools:
+            pool.close()
+
+
+def assemble(
+    settings: Settings,
+    wire: Wire,
+    broker: Broker,
+    metrics: Metrics,
+    access: Callable[[Exchange, str, str], None] | None,
+    own: Iterable[Address],
+) -> Corridor:
+    """Make the corridor of `settings`. `own` are the addresses that this program listens on."""
+    carriers = frozenset[bytes]().union(*(kind.carriers for kind in (*settings.sessions, *settings.apps)))
+    cookies = frozenset[bytes]().union(*(kind.cookies for kind in settings.sessions))
+    dialler = Dialler(deny_private=settings.destinations.deny_private, own=_own(own))
+    shared = Shared(
+        settings.apps,
+        settings.sessions,
+        broker,
+        ResponseRules(carriers, cookies),
+        access if settings.access_log else None,
+    )
+    lanes = [_lane(route, shared, wire, dialler, metrics, carriers, cookies) for route in settings.routes]
+    elsewhere = Elsewhere(settings, shared, RequestRules(carriers, cookies), metrics, wire, dialler)
+    return Corridor(Proxy(lanes, elsewhere), tuple(lane.pool for lane in lanes))
+
+
+def _lane(
+    route: Route,
+    shared: Shared,
+    wire: Wire,
+    dialler: Dialler,
+    metrics: Metrics,
+    carriers: frozenset[bytes],
+    cookies: frozenset[bytes],
+) -> Lane:
+    pool = Pool(wire, dialler, route.upstream, tls=route.tls, connect_timeout=route.timeout.connect)
+    token = AUTHORIZING | {route.header.lower().encode("ascii")} if route.as_ != "none" else frozenset[bytes]()
+    return Lane(route, shared, pool, RequestRules(carriers | token, cookies), metrics.route(route.name))
+
+
+def specs(settings: Settings) -> dict[str, TokenSpec]:
+    """Return the token specs of all routes by fingerprint."""
+    return {route.spec.fingerprint: route.spec for route in settings.routes if route.spec is not None}
+
+
+def _own(addresses: Iterable[Address]) -> list[tuple[str, int]]:
+    """Return host and port of each; a listener on every address is reached by the loopback ones too."""
+    own = [(address.host, address.port) for address in addresses if address.port]
+    own += [(host, port) for bound, port in own if bound in ANYWHERE for host in ("127.0.0.1", "::1")]
+    return own
