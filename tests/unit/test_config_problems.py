@@ -258,9 +258,9 @@ def test_problem_shown_has_place_line_caret_and_hint(tmp_path: Path) -> None:
     )
     coloured = render(caught.value, colour=True)
     assert "\033[31m^^^\033[0m" in coloured
-    assert coloured.replace("\033[31m", "").replace("\033[1m", "").replace("\033[36m", "").replace("\033[0m", "") == str(
-        caught.value
-    )
+    assert coloured.replace("\033[31m", "").replace("\033[1m", "").replace("\033[36m", "").replace(
+        "\033[0m", ""
+    ) == str(caught.value)
 
 
 LONG = "x" * 300
