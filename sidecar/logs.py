@@ -83,7 +83,7 @@ def configure(level: str = "info", style: Style = "auto", *, environ: Mapping[st
         logger_factory=lambda *_: _Output(sink),
         cache_logger_on_first_use=False,
     )
-    _route_standard_logging(max(LEVELS[level], logging.WARNING))
+    _route_standard_logging(LEVELS[level])
     return sink
 
 
@@ -127,15 +127,15 @@ class _Bridge(logging.Handler):
             text = record.getMessage()
         except (TypeError, ValueError):
             text = str(record.msg)
-        level = logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING
-        first = text.partition("\n")[0]
-        structlog.get_logger().log(level, "library", logger=record.name, message=first, exc_info=record.exc_info)
+        level = min(record.levelno // 10 * 10, logging.ERROR)
+        structlog.get_logger().log(level, text.partition("\n")[0], logger=record.name, exc_info=record.exc_info)
 
 
 def _route_standard_logging(level: int) -> None:
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
-    root.setLevel(level)
+    root.setLevel(max(level, logging.WARNING))
     for name in ("aiohttp", "asyncio", "authlib", "redis"):
-        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).setLevel(root.level)
+    logging.getLogger("sidecar").setLevel(level)
     logging.captureWarnings(capture=True)

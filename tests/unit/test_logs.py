@@ -186,7 +186,17 @@ def test_other_libraries_show_warnings_and_worse_only(log, name, level):
     logger.info("chatter %s", CANARY)
     logger.error("Task exception was never retrieved\nfuture: <Task exception=%s>", CANARY)
     (line,) = log.lines()
-    assert (line["logger"], line["message"]) == (name, "Task exception was never retrieved")
+    assert (line["logger"], line["event"]) == (name, "Task exception was never retrieved")
+
+
+def test_own_standard_logger_has_our_level(log):
+    """A module of ours that uses the standard library's logging is heard at our level, named and scrubbed."""
+    log.open("info")
+    logger = logging.getLogger("sidecar.credentials")
+    logger.debug("hidden")
+    logger.info("renewed at %s", f"https://{CANARY}@login.example.com/")
+    (line,) = log.lines()
+    assert (line["level"], line["event"]) == ("info", "renewed at https://[redacted]@login.example.com/")
 
 
 def test_warning_of_python_goes_the_same_way(log):
