@@ -46,8 +46,7 @@ def assemble(
     own: Iterable[Address],
 ) -> Corridor:
     """Make the corridor of `settings`. `own` are the addresses that this program listens on."""
-    carriers = frozenset[bytes]().union(*(kind.carriers for kind in (*settings.sessions, *settings.apps)))
-    cookies = frozenset[bytes]().union(*(kind.cookies for kind in settings.sessions))
+    carriers, cookies = identifying(settings)
     dialler = Dialler(deny_private=settings.destinations.deny_private, own=_own(own))
     shared = Shared(
         settings.apps,
@@ -61,6 +60,22 @@ def assemble(
     return Corridor(Proxy(lanes, elsewhere), tuple(lane.pool for lane in lanes))
 
 
+def identifying(settings: Settings) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """Return the header names and the cookies that identify callers: they never reach an upstream."""
+    carriers: set[bytes] = set()
+    for session in settings.sessions:
+        carriers |= session.carriers
+    for app in settings.apps:
+        carriers |= app.carriers
+    return frozenset(carriers), frozenset[bytes]().union(*(kind.cookies for kind in settings.sessions))
+
+
+def request_rules(route: Route, carriers: frozenset[bytes], cookies: frozenset[bytes]) -> RequestRules:
+    """Return the rules of a route: where it puts a token, an inbound one does not pass."""
+    own = AUTHORIZING | {route.header.lower().encode("ascii")} if route.as_ != "none" else frozenset[bytes]()
+    return RequestRules(carriers | own, cookies)
+
+
 def _lane(
     route: Route,
     shared: Shared,
@@ -71,8 +86,7 @@ def _lane(
     cookies: frozenset[bytes],
 ) -> Lane:
     pool = Pool(wire, dialler, route.upstream, tls=route.tls, connect_timeout=route.timeout.connect)
-    token = AUTHORIZING | {route.header.lower().encode("ascii")} if route.as_ != "none" else frozenset[bytes]()
-    return Lane(route, shared, pool, RequestRules(carriers | token, cookies), metrics.route(route.name))
+    return Lane(route, shared, pool, request_rules(route, carriers, cookies), metrics.route(route.name))
 
 
 def specs(settings: Settings) -> dict[str, TokenSpec]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sidecar.assembly import AUTHORIZING
+from sidecar.assembly import identifying, request_rules
 from sidecar.callers.recognise import admit, recognise
 from sidecar.errors import Refusal
-from sidecar.headers import RequestRules
 from sidecar.message import Headers, Peer, RequestHead
 from sidecar.model import APPLICATION, Secret, TokenKey
 from sidecar.routing import Router
@@ -108,10 +107,7 @@ def _state(state: KeyState) -> str:
 
 
 def _sent(settings: Settings, route: Route, head: RequestHead, target: Target) -> list[str]:
-    carriers = frozenset[bytes]().union(*(kind.carriers for kind in (*settings.sessions, *settings.apps)))
-    cookies = frozenset[bytes]().union(*(kind.cookies for kind in settings.sessions))
-    own = AUTHORIZING | {route.header.lower().encode()} if route.as_ != "none" else frozenset[bytes]()
-    rules = RequestRules(carriers | own, cookies)
+    rules = request_rules(route, *identifying(settings))
     lines = rules.lines(head.headers, route.upstream.authority.encode(), upgrade=False)
     sent = [f"{head.method.decode()} {route.base_path}{target.path.decode('latin-1')} HTTP/1.1"]
     sent += [line.decode("latin-1") for line in lines]

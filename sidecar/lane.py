@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sidecar.callers import AppKind, SessionKind
-    from sidecar.credentials.broker import Broker, Credential
+    from sidecar.credentials.broker import Broker
+    from sidecar.credentials.memory import Credential
     from sidecar.message import Peer, RequestHead, ResponseHead
     from sidecar.metrics import RouteTally
     from sidecar.settings import Match, Route

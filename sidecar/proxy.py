@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sidecar.lane import Lane
     from sidecar.message import RequestHead
     from sidecar.model import Target
-    from sidecar.wire.exchange import Exchange
+    from sidecar.wire.exchange import Errand, Exchange
 
 
 class Proxy:
@@ -35,7 +35,8 @@ class Proxy:
     def begin(self, exchange: Exchange) -> None:
         """Walk one request through."""
         head = exchange.head
-        errand = exchange.errand = self._elsewhere
+        errand: Errand = self._elsewhere
+        exchange.errand = errand
         exchange.began = time.perf_counter()
         try:
             target = exchange.target = read_target(head)

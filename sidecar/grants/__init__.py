@@ -19,12 +19,10 @@ class Grant(Protocol):
     AS: As
     MINTS: bool  # whether a token can be had without a refresh token
 
-    @staticmethod
-    def mint(spec: TokenSpec) -> Form:
+    def mint(self, spec: TokenSpec, /) -> Form:
         """Return the parameters that ask for a first token (where `MINTS`)."""
 
-    @staticmethod
-    def renew(spec: TokenSpec, refresh_token: Secret) -> Form:
+    def renew(self, spec: TokenSpec, refresh_token: Secret, /) -> Form:
         """Return the parameters that spend `refresh_token`."""
 
 

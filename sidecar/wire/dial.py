@@ -64,7 +64,7 @@ class Dialler:
         try:
             async with asyncio.timeout(timeout):
                 addresses = await self._addresses(origin, named and _is_literal(origin.host))
-                sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=STAGGER)  # type: ignore[arg-type]
+                sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=STAGGER)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return await self._protocol(factory, sock, origin, tls)
         except TimeoutError:
