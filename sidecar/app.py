@@ -54,16 +54,18 @@ _FIXED = ("listeners", "admin", "store")  # parts of the configuration that are 
 class Program:
     """Everything that lives as long as the process. `serve` makes it."""
 
-    def __init__(self, settings: Settings, path: str) -> None:
+    def __init__(self, settings: Settings, path: str, clock: Callable[[], float]) -> None:
         self.settings = settings
+        self.clock = clock
         self.path = path
         self.wire = Wire(asyncio.get_running_loop(), settings.limits)
-        self.metrics = Metrics()
+        self.metrics = Metrics(clock)
         self.store = open_store(settings.store.url.reveal())
-        self.providers = _providers(settings, {}, {})
+        self.providers = _providers(settings, {}, {}, clock)
         self.stopped = asyncio.Event()
         self.error = ""
         self._addresses: list[Address] = []
+        self._own: list[Address] = []
         self._servers: list[asyncio.AbstractServer] = []
         self._corridor: Corridor | None = None
         self._retired: list[AuthorizationServer] = []
@@ -73,6 +75,11 @@ class Program:
         """The port of the first TCP listener."""
         return next(address.port for address in self._addresses if address.port)
 
+    @property
+    def addresses(self) -> list[Address]:
+        """Where the program listens: its listeners, and last the admin listener."""
+        return self._own
+
     admin_port = 0
     broker: Broker
 
@@ -80,7 +87,7 @@ class Program:
         """Start everything; `stack` ends it in reverse order."""
         stack.push_async_callback(self.store.close)
         vault = Vault(await key_ring(self.settings.store, self.store))
-        self.broker = Broker(specs(self.settings), self.providers, self.store, vault)
+        self.broker = Broker(specs(self.settings), self.providers, self.store, vault, clock=self.clock)
         stack.push_async_callback(self._close_providers)
         stack.push_async_callback(self.broker.close, FLIGHTS)
         stack.callback(self.wire.deadlines.stop)
@@ -95,8 +102,8 @@ class Program:
             await self._listen(listener.bind, listener.app)
         admin = await stack.enter_async_context(serving(make_application(self._admin()), self.settings.admin.bind))
         self.admin_port = admin.port
-        self._take(self.settings, [*self._addresses, admin])
         self._own = [*self._addresses, admin]
+        self._take(self.settings, self._own)
 
     async def _check_store(self) -> None:
         """A store that is away may come back; one that is broken, or of another key, stops the start."""
@@ -115,7 +122,7 @@ class Program:
     # -- configuration ------------------------------------------------------------------------------------------
 
     def _take(self, settings: Settings, own: list[Address]) -> None:
-        corridor = assemble(settings, self.wire, self.broker, self.metrics, _access, own)
+        corridor = assemble(settings, self.wire, self.broker, self.metrics, _access, own, self.clock)
         old, self._corridor = self._corridor, corridor
         self.settings = settings
         self.wire.configure(settings.limits, corridor.proxy.begin)
@@ -130,7 +137,7 @@ class Program:
             fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.settings, name)]
             if fixed:
                 raise ValueError(f"{', '.join(fixed)} cannot change while running: restart")
-            providers = _providers(new, self.providers, self.settings.providers)
+            providers = _providers(new, self.providers, self.settings.providers, self.clock)
         except (config.ConfigError, OSError, ValueError) as error:
             self.error = str(error)
             self.metrics.reloaded(False)
@@ -193,7 +200,7 @@ class Program:
         self.admin_state = AdminState(
             sessions=self.broker.sessions,
             readiness=lambda: status.readiness(
-                self.metrics, self.store, self.providers, self.broker, draining=self.wire.draining
+                self.metrics, self.store, self.providers, self.broker, self.clock(), draining=self.wire.draining
             ),
             metrics_text=metrics_text,
             status=lambda: status.status(self.settings, self.path, self.error, self.metrics, self.providers),
@@ -205,18 +212,21 @@ class Program:
         return self.admin_state
 
     def _explain(self, method: str, url: str, session: str | None, headers: list[tuple[str, str]]) -> dict[str, Any]:
-        now = time.time()
+        now = self.clock()
         return explain(self.settings, method, url, session, headers, lambda key: self.broker.peek(key, now))
 
 
 def _providers(
-    settings: Settings, running: Mapping[str, AuthorizationServer], configured: Mapping[str, Any]
+    settings: Settings,
+    running: Mapping[str, AuthorizationServer],
+    configured: Mapping[str, Any],
+    clock: Callable[[], float],
 ) -> dict[str, AuthorizationServer]:
     """Return the authorization servers; those whose settings are the same go on, with what they know."""
     return {
         name: running[name]
         if name in running and configured[name] == one
-        else AuthorizationServer(one, time.time, random.random)
+        else AuthorizationServer(one, clock, random.random)
         for name, one in settings.providers.items()
     }
 
@@ -246,10 +256,13 @@ def _access(exchange: Exchange, route: str, request_id: str) -> None:
 
 
 @asynccontextmanager
-async def serve(settings: Settings, path: str = "") -> AsyncIterator[Program]:
-    """Run the sidecar on the event loop that is running, until the context ends; then drain."""
+async def serve(settings: Settings, path: str = "", clock: Callable[[], float] = time.time) -> AsyncIterator[Program]:
+    """Run the sidecar on the event loop that is running, until the context ends; then drain.
+
+    `path` is the file for `reload`; `clock` gives seconds since the epoch.
+    """
     async with AsyncExitStack() as stack:
-        program = Program(settings, path)
+        program = Program(settings, path, clock)
         await program.open(stack)
         try:
             yield program
@@ -276,8 +289,8 @@ async def _until_signal(settings: Settings, path: str, environ: Mapping[str, str
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stopping(stop))
         loop.add_signal_handler(signal.SIGHUP, lambda: program.reload(environ))
-        listening = [str(address) for address in program._addresses]  # noqa: SLF001
-        _log.info("started", listeners=listening, admin=str(settings.admin.bind), routes=len(settings.routes))
+        *listeners, admin = map(str, program.addresses)
+        _log.info("started", listeners=listeners, admin=admin, routes=len(settings.routes))
         for warning in settings.warnings:
             _log.warning("configuration_warning", warning=warning)
         watcher = asyncio.create_task(program.watch(environ))

@@ -44,8 +44,9 @@ def assemble(
     metrics: Metrics,
     access: Callable[[Exchange, str, str], None] | None,
     own: Iterable[Address],
+    clock: Callable[[], float],
 ) -> Corridor:
-    """Make the corridor of `settings`. `own` are the addresses that this program listens on."""
+    """Make the corridor of `settings`. `own` are the addresses that this program listens on; `clock` is the epoch's."""
     carriers, cookies = identifying(settings)
     dialler = Dialler(deny_private=settings.destinations.deny_private, own=_own(own))
     shared = Shared(
@@ -54,6 +55,7 @@ def assemble(
         broker,
         ResponseRules(carriers, cookies),
         access if settings.access_log else None,
+        clock,
     )
     lanes = [_lane(route, shared, wire, dialler, metrics, carriers, cookies) for route in settings.routes]
     elsewhere = Elsewhere(settings, shared, RequestRules(carriers, cookies), metrics, wire, dialler)

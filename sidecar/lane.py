@@ -52,6 +52,7 @@ class Shared(NamedTuple):
     broker: Broker
     response_rules: ResponseRules
     access: Callable[[Exchange, str, str], None] | None  # writes the access line: exchange, route, request id
+    clock: Callable[[], float] = time.time  # seconds since the epoch
 
 
 class Lane:
@@ -101,7 +102,7 @@ class Lane:
         if key is None:
             self._send(exchange, prepared)
             return
-        credential = exchange.credential = self._shared.broker.ready(key, time.time())
+        credential = exchange.credential = self._shared.broker.ready(key, self._shared.clock())
         if credential is not None:
             self.tally.cache["hit"] += 1
             self._send(exchange, prepared)

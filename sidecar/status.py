@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.state import Check, ProviderStatus, Readiness, RefusalStatus, RouteStatus, Status
@@ -19,7 +18,13 @@ if TYPE_CHECKING:
 
 
 async def readiness(
-    metrics: Metrics, store: Store, providers: Mapping[str, AuthorizationServer], broker: Broker, *, draining: bool
+    metrics: Metrics,
+    store: Store,
+    providers: Mapping[str, AuthorizationServer],
+    broker: Broker,
+    now: float,
+    *,
+    draining: bool,
 ) -> Readiness:
     """Judge each dependency. The provider is not required: valid tokens go on without it, and it may come back."""
     checks = {"configuration": Check("ok") if metrics.config_ok else Check("failing", "the last reload failed", False)}
@@ -31,7 +36,7 @@ async def readiness(
     if draining:
         checks["listeners"] = Check("off", "shutting down")
     ready = all(check.state in ("ok", "unknown") for check in checks.values() if check.required)
-    return Readiness(ready, checks, broker.valid_for(time.time()))
+    return Readiness(ready, checks, broker.valid_for(now))
 
 
 async def _store(store: Store) -> Check:
