@@ -6,6 +6,7 @@ RFC 6750 section 3, RFC 7662, RFC 9068 section 4.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import quote_plus
@@ -18,6 +19,7 @@ from joserfc.jwk import KeySet
 from sidecar.demo.heads import fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from sidecar.demo.issuer.clients import Client
@@ -118,7 +120,7 @@ class Api:
         scopes = frozenset(claims["scope"].split())
         self.received.append(Received(_head(request), 200, mark, claims["sub"], scopes))
         body = {"subject": claims["sub"], "scope": sorted(scopes), "client_id": claims["client_id"]}
-        return web.json_response(body | {"bytes": len(await request.read())})
+        return _json(body | {"body_bytes": len(await request.read())})
 
     async def _permitted(self, token: str | None, needs: Needs) -> dict[str, Any]:
         if token is None:
@@ -180,7 +182,13 @@ def _bearer_text(request: web.Request) -> str | None:
 def _denial(denied: Denied) -> web.Response:
     headers = {} if denied.status == web.HTTPServiceUnavailable.status_code else {"WWW-Authenticate": denied.challenge}
     body = {"error": denied.members["error"] or "no_token"}
-    return web.json_response(body, status=denied.status, headers=headers)
+    return _json(body, denied.status, headers)
+
+
+def _json(body: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return JSON that ends its line: people read it after a prompt."""
+    text = json.dumps(body) + "\n"
+    return web.Response(text=text, status=status, headers=headers, content_type="application/json")
 
 
 def _head(request: web.Request) -> bytes:

@@ -102,8 +102,9 @@ def _by_hand(look: Style, running: Stage) -> Iterator[str]:
         ("nobody", f"curl -i -x http://{running.proxy} http://profiles.internal/profile"),
         ("revoke all tokens, then ask again", _fault(running, '{"revoke": "all"}')),
         ("break the authorization server", _fault(running, '{"status": 503}')),
-        ("end alice's session for good", _fault(running, '{"kill": "alice"}')),
-        ("what the sidecar knows", f"curl {admin}/readyz; curl {admin}/metrics"),
+        ("mend it", f"curl -X DELETE {running.server.issuer}/_faults"),
+        ("end alice's refresh tokens, and her session with the next renewal", _fault(running, '{"kill": "alice"}')),
+        ("how the sidecar is", f"curl {admin}/readyz"),
         ("sessions, never tokens", f"curl -H 'Authorization: Bearer {running.admin_token}' {admin}/v1/sessions"),
     )
     for purpose, command in tries:
