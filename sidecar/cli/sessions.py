@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -26,10 +27,26 @@ def list_sessions(limit: int, as_json: bool, **where: Any) -> None:
     if as_json:
         common.echo_json(found)
     elif found:
-        rows = [{name: inspecting.shown(value) for name, value in session.items()} for session in found]
-        click.echo("\n".join(inspecting.table(rows)))
+        click.echo("\n".join(inspecting.table([_row(session) for session in found])))
     else:
         click.echo("no sessions")
+
+
+def _row(session: dict[str, Any]) -> dict[str, str]:
+    times = {name: _time(session[name]) for name in ("created", "last_used", "expires_at")}
+    providers = ", ".join(_provider(one) for one in session["providers"])
+    subject = inspecting.shown(session["subject"]) if session["subject"] else ""
+    return {"session": session["identifier"], "subject": subject, **times, "tokens": providers}
+
+
+def _provider(one: dict[str, Any]) -> str:
+    left: float = one["seconds_left"]
+    state = f"{left:.0f} s left" if left > 0 else "expired"
+    return f"{one['provider']}: {state}{', can be renewed' if one['has_refresh_token'] else ''}"
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @sessions.command()

@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from sidecar.admin import AdminState, Check, Readiness, make_application, servin
 from sidecar.cli import cli
 from sidecar.cli.common import url_of
 from sidecar.cli.inspecting import lines_of, table
+from sidecar.credentials.sessions import ProviderInfo, SessionInfo
 from sidecar.model import Secret
 from sidecar.settings import Address
 
@@ -38,10 +40,14 @@ routes:
 """
 
 
-class Info(NamedTuple):
-    handle: str
-    providers: tuple[str, ...]
-    expires_in: float | None
+SESSION = SessionInfo(
+    identifier="h1",
+    created=0.0,
+    last_used=60.0,
+    expires_at=86400.0,
+    subject=None,
+    providers=(ProviderInfo("idp", scopes=("a",), seconds_left=59.7, has_refresh_token=True, generation=3),),
+)
 
 
 class OneSession:
@@ -57,7 +63,7 @@ class OneSession:
         raise NotImplementedError
 
     async def all(self, limit):
-        return [Info("h1", ("idp",), None)][: limit if self.there else 0]
+        return [SESSION][: limit if self.there else 0]
 
     async def delete(self, session_id):
         found, self.there = self.there and session_id == "s/1", self.there and session_id != "s/1"
@@ -269,13 +275,13 @@ def test_sessions_are_listed_and_revoked(admin, here):
     token = here / "token"
     token.write_text(TOKEN + "\n")
     where = ["--admin", admin.url, "--token-file", str(token)]
-    assert json.loads(_call("sessions", "list", "--json", *where).stdout) == [
-        {"handle": "h1", "providers": ["idp"], "expires_in": None}
-    ]
-    assert _call("sessions", "list", *where).stdout.splitlines() == [
-        "HANDLE  PROVIDERS  EXPIRES_IN",
-        "h1      idp        none",
-    ]
+    (told,) = json.loads(_call("sessions", "list", "--json", *where).stdout)
+    assert (told["identifier"], told["providers"][0]["generation"]) == ("h1", 3)
+    heading, line = _call("sessions", "list", *where).stdout.splitlines()
+    assert heading.split() == ["SESSION", "CREATED", "LAST_USED", "EXPIRES_AT", "TOKENS"]
+    assert line.endswith(
+        "1970-01-01T00:00:00Z  1970-01-01T00:01:00Z  1970-01-02T00:00:00Z  idp: 60 s left, can be renewed"
+    )
     assert _call("sessions", "revoke", "other", *where).exit_code == 1
     assert _call("sessions", "revoke", "-", *where, stdin="s/1\n").stdout == "revoked\n"
     assert _call("sessions", "list", *where).stdout == "no sessions\n"
@@ -336,6 +342,100 @@ def test_healthcheck_uses_the_address_of_the_file(admin, file):
     """The address comes from the configuration."""
     file.write_text(FIVE_LINES + f"admin: {{bind: '{admin.address}'}}\n")
     assert _call("healthcheck").exit_code == 0
+
+
+# -- run -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runnable(file):
+    """Stand in a folder whose configuration can be run: free ports, a store in memory."""
+    file.write_text(
+        FIVE_LINES + "listeners: [{bind: '127.0.0.1:0'}]\nadmin: {bind: '127.0.0.1:0'}\nstore: {url: 'memory:'}\n"
+    )
+    return file
+
+
+@contextmanager
+def _process(*arguments):
+    command = [sys.executable, "-m", "sidecar", *arguments]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=lambda found: found.name)
+@pytest.mark.usefixtures("runnable")
+def test_run_until_a_signal_ends_with_0(stop):
+    """[LC-01] An idle sidecar logs JSON lines on stderr, stops when told and exits 0."""
+    with _process("run") as process:
+        first = json.loads(process.stderr.readline())
+        process.send_signal(stop)
+        out, rest = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "")
+    events = [first["event"], *(json.loads(line)["event"] for line in rest.splitlines())]
+    assert events == ["started", "stopping", "stopped"]
+
+
+def _spoil_port(file):
+    taken = socket.create_server(("127.0.0.1", 0))
+    file.write_text(
+        file.read_text().replace(
+            "listeners: [{bind: '127.0.0.1:0'", f"listeners: [{{bind: '127.0.0.1:{taken.getsockname()[1]}'"
+        )
+    )
+    return taken
+
+
+def _spoil_admin_port(file):
+    taken = socket.create_server(("127.0.0.1", 0))
+    file.write_text(
+        file.read_text().replace("admin: {bind: '127.0.0.1:0'", f"admin: {{bind: '127.0.0.1:{taken.getsockname()[1]}'")
+    )
+    return taken
+
+
+def _spoil_store(file):
+    store = file.with_name("broken.db")
+    store.write_bytes(b"this is no database" * 100)
+    store.chmod(0o600)
+    file.write_text(file.read_text().replace("memory:", f"sqlite:{store}"))
+
+
+def _spoil_configuration(file):
+    file.write_text(file.read_text().replace("as: app", "as: nobody"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "begins"),
+    [
+        pytest.param(_spoil_port, 1, "error: cannot start: Address already in use", id="listener's port taken"),
+        pytest.param(_spoil_admin_port, 1, "error: cannot start: Address already in use", id="admin port taken"),
+        pytest.param(_spoil_store, 1, "error: the store cannot be used: ", id="ST-05 store broken"),
+        pytest.param(_spoil_configuration, 2, "sidecar.yaml:4:", id="CF-01 configuration refused"),
+    ],
+)
+def test_run_that_cannot_start_says_why(runnable, spoil, code, begins):
+    """Whatever stops the start is told in plain words on stderr, with its exit code and without a traceback."""
+    with spoil(runnable) or nullcontext(), _process("run") as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (code, "")
+    assert err.startswith(begins)
+    assert "Traceback" not in err
+    if code == 1:
+        assert err.count("\n") == 1
+
+
+def test_explain_without_a_running_sidecar_answers_from_the_file(runnable):
+    """Where no sidecar answers, the file says what would happen; the client secret is not in it."""
+    result = _call("explain", "GET", "http://stats.internal/x", "--json", "-c", str(runnable))
+    told = json.loads(result.stdout)
+    assert (told["source"], told["route"]) == ("the configuration file", "stats.internal")
+    assert SECRET not in result.output
 
 
 # -- small tools, and the whole ------------------------------------------------------------------------------------------
