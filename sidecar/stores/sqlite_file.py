@@ -121,8 +121,9 @@ class SqliteFile:
 def _check_files(path: Path) -> os.stat_result | None:
     """Return the status of the database file, None where it is to be made; refuse what cannot be ours."""
     private_file.check_directory(path.parent)
-    status, *companions = (
-        private_file.check_file(path.with_name(path.name + suffix)) for suffix in ("", "-wal", "-shm", "-journal")
+    # The database last: one that another process is just making has no log before it has its name.
+    *companions, status = (
+        private_file.check_file(path.with_name(path.name + suffix)) for suffix in ("-wal", "-shm", "-journal", "")
     )
     if status is None and any(companion and companion.st_size for companion in companions):
         raise StoreBrokenError(f"{path} is missing but its log files are there: put it back, or move them away too")
