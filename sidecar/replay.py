@@ -9,7 +9,7 @@ import enum
 import re
 from typing import TYPE_CHECKING
 
-from sidecar.wire.exchange import IDEMPOTENT
+from sidecar.message import IDEMPOTENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.errors import Refusal
+from sidecar.message import IDEMPOTENT
 from sidecar.wire.body import chunk, last_chunk
 from sidecar.wire.framing import EMPTY
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 SWITCHING = 101
 MOST_INTERIM = 32  # 1xx responses to one request
 UNSENT_LIMIT = 64 * 1024  # bytes of body taken from the caller before there is an upstream to give them to
-IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"])  # RFC 9110 section 9.2.2
 
 _APART: set[asyncio.Task[None]] = set()  # keeps the tasks of `wait_apart` alive
 
