@@ -1,4 +1,4 @@
-"""What the figures were taken on: processor, cores, kernel, Python, how busy it was. Nothing that names the machine or its user."""
+"""What the figures were taken on, and how busy it was. Nothing that names the machine or its user."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from benchmarks.upstream import upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from benchmarks.fleet import Running
     from benchmarks.load import Load
@@ -56,22 +56,37 @@ def measure(running: Running, wanted: Load) -> Sample:
 
 
 @contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lock of this checkout: two runs at once would measure each other and share their files."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as taken:
+            raise NotAvailableError("another benchmark of this checkout is running") from taken
+        yield
+
+
+@contextmanager
 def stage(name: str, sizes: Sequence[int], sessions: int, *, pin: bool = False) -> Iterator[tuple[Scene, Scene]]:
-    """A plain and a TLS scene over one upstream and one token endpoint, in a fresh directory under `.build`.
+    """A plain and a TLS scene over one upstream and one token endpoint, in a directory under `.build`
+    that is made anew and stays afterwards, with the logs, until the next run.
 
     `pin` gives proxies the first CPU and everything else the others.
     """
     cpus = _pinned() if pin else frozenset()
-    directory = BUILD / f"run-{name}"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
     app_token, found = make_token("app"), make_sessions(sessions)
-    with token_endpoint(app_token) as token_url, upstream(directory / "upstream", sizes) as api:
-        plain, secure = (_directory(directory, kind) for kind in ("plain", "tls"))
-        yield (
-            Scene(plain, api.plain, False, api.ca, token_url, app_token, found, cpus),
-            Scene(secure, api.tls, True, api.ca, token_url, app_token, found, cpus),
-        )
+    with _alone(), token_endpoint(app_token) as token_url:
+        directory = BUILD / f"run-{name}"
+        shutil.rmtree(directory, ignore_errors=True)
+        plain, secure = (directory / kind for kind in ("plain", "tls"))
+        plain.mkdir(parents=True)
+        secure.mkdir()
+        with upstream(directory / "upstream", sizes) as api:
+            yield (
+                Scene(plain, api.plain, False, api.ca, token_url, app_token, found, cpus),
+                Scene(secure, api.tls, True, api.ca, token_url, app_token, found, cpus),
+            )
 
 
 def _pinned() -> frozenset[int]:
@@ -81,9 +96,3 @@ def _pinned() -> frozenset[int]:
         raise NotAvailableError("--pin needs two CPUs")
     os.sched_setaffinity(0, others)
     return frozenset({first})
-
-
-def _directory(parent: Path, name: str) -> Path:
-    found = parent / name
-    found.mkdir()
-    return found

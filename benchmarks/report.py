@@ -149,8 +149,9 @@ def markdown(report: Report) -> str:
     """The report as Markdown."""
     facts = [f"{name}: {value}" for name, value in {**report.machine, **report.settings}.items()]
     versions = [f"{report.titles[name]}: {version}" for name, version in report.versions.items()]
-    kinds = dict.fromkeys((case.tls, case.size) for case in report.cases)
-    sections = [_section(report, tls=tls, size=size) for tls, size in kinds]
+    sections = [
+        _section(report, tls=kind == "tls", size=size) for kind in report.missing for size in report.settings["sizes"]
+    ]
     return "\n".join(["; ".join(facts), "", "; ".join(versions), "", *sections, *_goals(report)])
 
 

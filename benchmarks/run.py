@@ -91,7 +91,8 @@ def compare(wanted: argparse.Namespace) -> Report:
     order = [(tls, size, name) for tls in (False, True) for size in wanted.sizes for name in wanted.peers]
     cases = tuple(Case(*key, tuple(samples[key])) for key in order if samples.get(key))
     shown = {
-        name: getattr(wanted, name) for name in ("connections", "sessions", "rounds", "seconds", "absolute", "pin")
+        name: getattr(wanted, name)
+        for name in ("sizes", "connections", "sessions", "rounds", "seconds", "absolute", "pin")
     }
     titles = {name: PEERS[name].title for name in wanted.peers}
     return Report(before, shown, titles, versions, missing, cases)
