@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Denied(NamedTuple):
 def check(path: str, headers: Mapping[str, str], *, token: Secret | None, local: bool) -> Denied | None:
     """Return why the request is refused, None where it is allowed.
 
-    `headers` is looked up without regard to case. `local` says that the listener is on loopback: only there is a
+    `headers` is looked up without regard to case. `local` says that the request arrived on loopback: only there is a
     foreign Host a sign of DNS rebinding, since elsewhere every name of the machine is its own.
     """
     if local and not is_own_host(headers.get("Host", "")):
@@ -57,6 +57,15 @@ def is_own_host(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_local(sockname: Any) -> bool:
+    """Whether our end of the connection (`socket.getsockname()`) is loopback or a unix socket. Unknown counts as local."""
+    if not isinstance(sockname, tuple):
+        return True
+    address = ipaddress.ip_address(str(sockname[0]).partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _is_bearer(authorization: str, token: Secret) -> bool:

@@ -55,7 +55,7 @@ def answer(problem: Problem) -> web.Response:
     """Return the response for `problem`."""
     status, title = OWN.get(problem.code) or REFUSALS[problem.code][:2]
     body: dict[str, Any] = {
-        "type": "about:blank",
+        "type": f"urn:sidecar:problem:{problem.code}",
         "title": title,
         "status": status,
         "detail": problem.detail or f"{title}.",

@@ -184,13 +184,17 @@ async def _value(given: Any | Awaitable[Any]) -> Any:
 def _guarding(state: AdminState) -> Any:
     @web.middleware
     async def guarding(request: web.Request, handler: Handler) -> web.StreamResponse:
-        denied = guard.check(request.path, request.headers, token=state.token, local=state.local)
+        denied = guard.check(request.path, request.headers, token=state.token, local=_is_local(request))
         if denied is None:
             return await handler(request)
         challenge = {"WWW_Authenticate": 'Bearer realm="sidecar admin"'} if denied.code == "caller_unknown" else {}
         raise Problem(denied.code, denied.detail, **challenge)
 
     return guarding
+
+
+def _is_local(request: web.Request) -> bool:
+    return request.transport is None or guard.is_local(request.transport.get_extra_info("sockname"))
 
 
 async def _own_headers(_request: web.Request, response: web.StreamResponse) -> None:

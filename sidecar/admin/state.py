@@ -113,5 +113,4 @@ class AdminState:
     explain: Explain
     providers: Sequence[str] = ()  # names of those configured: the only one is the default of PUT /v1/sessions/{id}
     token: Secret | None = None  # bearer of /v1/*; None is allowed on loopback and unix sockets only
-    local: bool = True  # whether the listener is on loopback, where a browser's page may try to reach it
     quit: Callable[[], None] | None = None  # POST /quit, where it is enabled

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from sidecar.admin import AdminState, Check, Readiness, exposition, make_application, serving
+from sidecar.admin import AdminState, Check, Readiness, exposition, guard, make_application, serving
 from sidecar.errors import Refusal, StoreUnavailableError
 from sidecar.metrics import Metrics
 from sidecar.model import Secret
@@ -330,13 +330,41 @@ async def test_foreign_host_on_loopback_is_refused(admin, path, host, status):
     assert (await _raw(admin.address, request.encode())).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-async def test_foreign_host_beyond_loopback_needs_the_token_only(locked):
+@pytest.mark.parametrize(
+    ("token", "headers", "code"),
+    [
+        (None, {}, "caller_not_allowed"),
+        (Secret(TOKEN), {}, "caller_unknown"),
+        (Secret(TOKEN), BEARER, None),
+        (Secret(TOKEN), BEARER | {"Origin": "https://evil.example"}, "caller_not_allowed"),
+    ],
+    ids=["no token configured", "no token sent", "token", "token from a page"],
+)
+def test_beyond_loopback_every_name_is_answered_and_the_token_needed(token, headers, code):
     """A listener beyond loopback answers to every name of its machine, and guards itself by the token."""
-    locked.state.local = False
-    async with locked.client.get("/v1/sessions", headers={"Host": "sidecar.svc"} | BEARER) as response:
-        assert response.status == 200
-    locked.state.token = None
-    await _problem(await locked.client.get("/v1/sessions", headers={"Host": "sidecar.svc"}), 403, "caller_not_allowed")
+    denied = guard.check("/v1/sessions", {"Host": "sidecar.svc"} | headers, token=token, local=False)
+    assert (denied.code if denied else None) == code
+    assert guard.check("/metrics", {"Host": "sidecar.svc"}, token=token, local=False) is None
+
+
+@pytest.mark.parametrize(
+    ("sockname", "local"),
+    [
+        (("127.0.0.1", 8081), True),
+        (("127.8.8.8", 8081), True),
+        (("::1", 8081, 0, 0), True),
+        (("::ffff:127.0.0.1", 8081, 0, 0), True),
+        ("/run/sidecar.sock", True),
+        (None, True),
+        (("10.0.0.7", 8081), False),
+        (("fe80::1%eth0", 8081, 0, 2), False),
+        (("::ffff:10.0.0.7", 8081, 0, 0), False),
+    ],
+    ids=str,
+)
+def test_request_is_local_by_the_address_it_arrived_on(sockname, local):
+    """A listener on every address is local to those who reach it over loopback."""
+    assert guard.is_local(sockname) is local
 
 
 # -- health, metrics, page -------------------------------------------------------------------------------------------
