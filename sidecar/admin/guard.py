@@ -60,7 +60,7 @@ def is_own_host(host: str) -> bool:
 
 
 def is_local(sockname: Any) -> bool:
-    """Whether our end of the connection (`socket.getsockname()`) is loopback or a unix socket. Unknown counts as local."""
+    """Whether our end of a connection (`socket.getsockname()`) is loopback or a unix socket; unknown counts as it."""
     if not isinstance(sockname, tuple):
         return True
     address = ipaddress.ip_address(str(sockname[0]).partition("%")[0])

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from sidecar.errors import REFUSALS, Refusal, StoreBrokenError, StoreUnavailableError
+from sidecar.wire.problem import TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,7 +56,7 @@ def answer(problem: Problem) -> web.Response:
     """Return the response for `problem`."""
     status, title = OWN.get(problem.code) or REFUSALS[problem.code][:2]
     body: dict[str, Any] = {
-        "type": f"urn:sidecar:problem:{problem.code}",
+        "type": TYPE.format(code=problem.code),
         "title": title,
         "status": status,
         "detail": problem.detail or f"{title}.",
