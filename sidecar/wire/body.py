@@ -14,7 +14,9 @@ import httptools
 if TYPE_CHECKING:
     from sidecar.wire.framing import Framing
 
-LONGEST_CHUNK_OVERHEAD = 16 * 1024  # bytes of chunk lines and trailers without one byte of body
+LONGEST_CHUNK_OVERHEAD = 16 * 1024  # bytes of chunk lines beyond what ordinary chunks need
+OVERHEAD_PER_BYTE = 32  # what ordinary chunks need: one-byte chunks with short extensions are ordinary
+LONGEST_TRAILERS = 16 * 1024  # bytes
 _PRELUDE = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END = b"\r\n\r\n"
 
@@ -82,20 +84,23 @@ class CloseReader:
 class ChunkedReader:
     """Lets llhttp read chunks and trailers."""
 
-    __slots__ = ("_overhead", "_parser", "_pieces", "_tail", "done", "trailers")
+    __slots__ = ("_overhead", "_parser", "_pieces", "_tail", "_trailer_size", "done", "trailers")
 
     def __init__(self) -> None:
         self.trailers: list[tuple[bytes, bytes]] = []
         self.done = False
         self._pieces: list[bytes] = []
         self._overhead = 0
+        self._trailer_size = 0
         self._tail = b""
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(_PRELUDE)
         self.trailers.clear()
+        self._trailer_size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.trailers.append((name, value))
+        self._trailer_size += len(name) + len(value)
 
     def on_body(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -120,11 +125,15 @@ class ChunkedReader:
             self._parser.feed_data(part)
         except httptools.HttpParserError:
             raise BrokenBodyError from None
-        self._overhead = 0 if len(self._pieces) > known else self._overhead + len(part)
-        if self._overhead > LONGEST_CHUNK_OVERHEAD:
-            raise BrokenBodyError
+        self._count(len(part), sum(map(len, self._pieces[known:])))
         self._tail = part[-3:] if len(part) > 2 else (self._tail + part)[-3:]  # noqa: PLR2004
         return end
+
+    def _count(self, size: int, of_body: int) -> None:
+        """Bound what chunk lines and trailers may cost, however they are cut into reads."""
+        self._overhead = max(0, self._overhead + size - of_body - OVERHEAD_PER_BYTE * of_body)
+        if self._overhead > LONGEST_CHUNK_OVERHEAD or self._trailer_size > LONGEST_TRAILERS:
+            raise BrokenBodyError
 
     def _empty_line(self, data: bytes, start: int) -> int:
         """Return the index after the next CRLF CRLF, which may have begun in earlier data; else the data's end."""

@@ -60,8 +60,8 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     if explicit is None:
         explicit = headers.memo[name] = _response_lines(headers, head.minor)
     if status < 200 or status == 204:  # noqa: PLR2004 - RFC 9110 section 15
-        if explicit.chunked:
-            raise InvalidResponseError  # RFC 9112 section 6.1: no Transfer-Encoding here
+        if explicit.chunked or explicit.length:
+            raise InvalidResponseError  # RFC 9112 section 6.1, RFC 9110 section 8.6: no body is announced here
         return EMPTY
     return EMPTY if status == 304 or method == b"HEAD" else explicit  # noqa: PLR2004
 

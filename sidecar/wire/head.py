@@ -133,7 +133,8 @@ def parse_response(head: bytes, known: Known) -> ResponseHead:
     except httptools.HttpParserError:
         raise InvalidResponseError from None
     start = head[:line_end]
-    if not sink.complete or start.translate(None, _REASON):
+    status = parser.get_status_code()
+    if not sink.complete or start.translate(None, _REASON) or status < 100:  # noqa: PLR2004 - 020 has three digits too
         raise InvalidResponseError
     if start.startswith(b"HTTP/1.1 "):
         minor = 1
@@ -146,7 +147,7 @@ def parse_response(head: bytes, known: Known) -> ResponseHead:
         if headers is None or len(headers.names) > MOST_RESPONSE_HEADERS:
             raise InvalidResponseError
         known.add(section, headers)
-    return ResponseHead(parser.get_status_code(), minor, start, headers)
+    return ResponseHead(status, minor, start, headers)
 
 
 def _headers(sink: _Start, head: bytes) -> Headers | None:
