@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.config.compiling import compiled
-from sidecar.config.document import Document, Lines, unreadable
+from sidecar.config.document import Document, unreadable
 from sidecar.config.finding import World
+from sidecar.config.lines import Lines
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.reading import LARGEST, Flaw, Node, UnreadableError, decode, read
 from sidecar.config.references import Files, expand
