@@ -277,6 +277,18 @@ async def test_rejection_of_an_older_token_costs_nothing(bench: Bench) -> None:
     assert await bench.broker.obtain(KEY) is new
 
 
+async def test_late_rejection_of_an_older_token_is_not_held_against_the_newer(bench: Bench) -> None:
+    """[RF-13] The newer one's own first rejection is believed at once."""
+    await bench.sign_in("alice")
+    old = await bench.broker.obtain(KEY)
+    bench.clock.now += 3550
+    await bench.broker.obtain(KEY)
+    await bench.idle()
+    new = await bench.broker.obtain(KEY, rejected=old)
+    assert bench.server.calls == 1
+    assert (await bench.broker.obtain(KEY, rejected=new)).token == b"access.alice.read.3"
+
+
 async def test_rejection_during_a_renewal_waits_for_it(bench: Bench) -> None:
     """The flight under way brings the newer token."""
     await bench.sign_in("alice")

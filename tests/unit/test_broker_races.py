@@ -296,6 +296,63 @@ async def test_write_beside_the_chain_is_merged(pair: Pair) -> None:
     assert pair.server.calls == 1
 
 
+def pause(view: View, operation: str, *, after: bool) -> asyncio.Event:
+    """Hold the view's next `operation` back, before or after it has happened, until the event is set."""
+    gate, go = getattr(view, operation), asyncio.Event()
+
+    async def paused(*args: Any, **options: Any) -> Any:
+        setattr(view, operation, gate)
+        if not after:
+            await go.wait()
+        answer = await gate(*args, **options)
+        await go.wait()
+        return answer
+
+    setattr(view, operation, paused)
+    return go
+
+
+@pytest.mark.parametrize("deleting", ["one", "two"])
+async def test_session_that_was_read_before_its_deletion_is_not_used_after_it(pair: Pair, deleting: str) -> None:
+    """[ID-04] However long the answer of the store is on its way."""
+    await pair.sign_in("alice")
+    await refused(pair.at(pair.one, USER, "somebody"))
+    go = pause(pair.views[0], "get", after=True)
+    waiting = asyncio.create_task(pair.at(pair.one))
+    await pair.idle()
+    assert await getattr(pair, deleting).sessions.delete("alice")
+    go.set()
+    assert (await refused(waiting)).name == "login_required"
+    assert pair.one.ready(KEY, pair.clock()) is None
+
+
+async def test_session_that_is_read_during_a_slow_deletion_is_not_used_after_it(pair: Pair) -> None:
+    """[ID-04] Even if the deletion takes longer than unknown sessions are remembered."""
+    await pair.sign_in("alice")
+    await pair.at(pair.one)
+    go = pause(pair.views[0], "delete", after=False)
+    deleting = asyncio.create_task(pair.one.sessions.delete("alice"))
+    await pair.idle()
+    assert (await refused(pair.at(pair.one))).name == "login_required"
+    pair.clock.now += 3
+    assert await pair.at(pair.one)
+    go.set()
+    assert await deleting
+    assert pair.one.ready(KEY, pair.clock()) is None
+    assert (await refused(pair.at(pair.one))).name == "login_required"
+
+
+async def test_routes_of_a_doubtful_session_are_each_read_again(pair: Pair) -> None:
+    """What one of them finds in the store says nothing for the token of another."""
+    await pair.sign_in("alice", scope="read write")
+    old = {await pair.at(pair.two, spec) for spec in (USER, OTHER_ROUTE)}
+    pair.views[1].deaf = True
+    await pair.sign_in("alice", scope="read write")
+    pair.views[1].heard("")
+    new = {await pair.at(pair.two, spec) for spec in (USER, OTHER_ROUTE)}
+    assert (old, new) == ({"access.alice.sign-in.1"}, {"access.alice.sign-in.2"})
+
+
 async def test_deletion_that_overlaps_the_end_of_a_renewal_is_final(pair: Pair) -> None:
     """[ID-04] At whichever step of either the other comes in."""
     for steps in range(40):
