@@ -21,6 +21,7 @@ from sidecar.stores import STORES, open_store
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sidecar.model import Secret
     from sidecar.settings import Settings, Tls
 
 
@@ -68,8 +69,15 @@ def _world(files: Files) -> World:
         is_file=lambda name: Path(files.absolute(name)).is_file(),
         is_folder=lambda name: Path(name).is_dir(),
         open_store=open_store,
+        check_key=_check_key,
         store_kinds=tuple(STORES),
     )
+
+
+def _check_key(key: Secret) -> None:
+    from sidecar.credentials.vault import parse_key  # noqa: PLC0415 - cryptography only where there are keys
+
+    parse_key(key)
 
 
 def _settings(name: str, parsed: Parsed, files: Files) -> Settings:

@@ -85,3 +85,17 @@ def store_is_known(parsed: Parsed, world: World) -> Iterator[Finding]:
         world.open_store(url)
     except ValueError as error:
         yield Finding(("store", "url"), str(error))
+
+
+def store_keys_are_keys(parsed: Parsed, world: World) -> Iterator[Finding]:
+    """Ask for keys as `sidecar keygen` prints them, newest first, each once."""
+    store = parsed.single.get("store")
+    keys = (store.model.keys or []) if store is not None else []
+    for at, key in enumerate(keys):
+        path = ("store", "keys", at)
+        try:
+            world.check_key(key)
+        except ValueError as error:
+            yield Finding(path, str(error), "make one with `sidecar keygen`")
+        if key in keys[:at]:
+            yield Finding(path, "this key stands in the list already", "keep one of the two")

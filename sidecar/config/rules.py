@@ -38,6 +38,7 @@ RULES: tuple[Rule, ...] = (
     provider_rules.providers_are_encrypted,
     provider_rules.tls_files_are_there,
     provider_rules.store_is_known,
+    provider_rules.store_keys_are_keys,
 )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from sidecar.config import ConfigError, load, render
+from sidecar.credentials.vault import generate_key
 from tests.support.config import ENVIRON, IDP, ROUTE, places, problems, write
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def routed(rest: str) -> str:
     return IDP + ROUTE + rest + "\n"
 
 
+KEY = generate_key()
 APP = "match: {host: a.internal}, upstream: https://a.example.com, as: app"
 SHAPE = [
     Case("CF-01-unknown-key", routed("▶limit: {}"), "limit", "unknown key", "did you mean 'limits'?"),
@@ -181,6 +183,9 @@ MEANING = [
     Case("tls-file-missing", route(f"{{{APP}, tls: {{ca: ▶no-such.pem}}}}"), "routes[0].tls.ca", "there is no such file, found 'no-such.pem'"),
     Case("tls-key-alone", route(f"{{{APP}, tls: {{▶key: sidecar.yaml}}}}"), "routes[0].tls.key", "a key needs its certificate"),
     Case("store-redis-not-yet", routed("store: {url: ▶'redis://:s3cr3t-canary@redis'}"), "store.url", "this store is not supported by this version"),
+    Case("CF-14-store-key", routed("store: {keys: [▶s3cr3t-canary]}"), "store.keys[0]", "a store key starts with", "sidecar keygen"),
+    Case("CF-14-store-key-length", routed("store: {keys: [▶sidecar-k1.abc]}"), "store.keys[0]", "this one has 3"),
+    Case("CF-14-store-key-twice", routed(f"store: {{keys: [{KEY}, ▶{KEY}]}}"), "store.keys[1]", "in the list already"),
     Case("store-unknown", routed("store: {url: ▶sqlit:x}"), "store.url", "expected 'memory:' or 'sqlite:' at the start", "did you mean 'sqlite'?"),
     Case("store-memory-with-path", routed("store: {url: ▶memory:x}"), "store.url", "memory:"),
 ]  # fmt: skip

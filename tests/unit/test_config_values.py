@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sidecar.config import load
+from sidecar.credentials.vault import generate_key
 from sidecar.model import Origin, Secret, TokenSpec
 from sidecar.settings import Address, Match, Settings, Tunnel
 from tests.support.config import IDP, ROUTE, problems, settings, write
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from sidecar.settings import ProviderSettings, Route
 
+K1, K2 = generate_key(), generate_key()
 FIVE = """\
 providers:
   idp: {issuer: https://login.example.com, client_id: legacy-app, client_secret: "${SECRET}"}
@@ -100,7 +102,7 @@ def test_sections_are_compiled_completely(tmp_path: Path) -> None:
     made = settings(
         tmp_path,
         IDP + ROUTE + f"listeners: [{{bind: '[::1]:80', app: a}}, {{bind: 'unix:{tmp_path}/s'}}]\n"
-        "admin: {bind: 0.0.0.0:9, token: t}\nstore: {url: 'memory:', keys: [k1, k2], on_outage: local}\n"
+        f"admin: {{bind: 0.0.0.0:9, token: t}}\nstore: {{url: 'memory:', keys: [{K1}, {K2}], on_outage: local}}\n"
         "callers: {session: [{header: X-S}], apps: {a: {basic: k}, b: {header: X-K, key: k}}}\n"
         "tunnels: {allow: ['*.example.com:443', 'A.:1']}\ndestinations: {deny_private: true}\n"
         "limits: {headers: 1KiB, connections: 5, idle_timeout: 1.5}\nunmatched: forward\nvia: me\naccess_log: true\n",
@@ -112,7 +114,7 @@ def test_sections_are_compiled_completely(tmp_path: Path) -> None:
     assert (made.admin.bind, made.admin.token) == (Address("0.0.0.0", 9), Secret("t"))
     assert (made.store.url, made.store.keys, made.store.on_outage) == (
         Secret("memory:"),
-        (Secret("k1"), Secret("k2")),
+        (Secret(K1), Secret(K2)),
         "local",
     )
     assert [(kind.keyword, kind.app) for kind in made.apps] == [("basic", "a"), ("header", "b")]
