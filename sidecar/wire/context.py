@@ -88,9 +88,6 @@ class Wire:
         self.begin = begin
         self.known = Known()  # what was derived from headers may depend on the configuration
 
-    def keep(self, size: int) -> bool:
-        """Take `size` bytes of the replay memory, if there are so many."""
-        if self.replay_memory + size > self.limits.replay_memory:
-            return False
-        self.replay_memory += size
-        return True
+    def may_keep(self, size: int = 0) -> bool:
+        """Say whether the replay memory has room for `size` bytes more."""
+        return self.replay_memory + size <= self.limits.replay_memory

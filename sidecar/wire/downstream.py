@@ -8,9 +8,7 @@ half-close is an end of patience, not an end: what is on its way is delivered as
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
+import sys
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
@@ -20,25 +18,25 @@ from sidecar.wire import body
 from sidecar.wire.body import BodyReader, BrokenBodyError
 from sidecar.wire.context import NEVER, Wire
 from sidecar.wire.exchange import Exchange
-from sidecar.wire.framing import request_framing
+from sidecar.wire.framing import EMPTY, request_framing
 from sidecar.wire.head import parse_request
 from sidecar.wire.problem import problem
+from sidecar.wire.tunnel import join, reset
 
 if TYPE_CHECKING:
     from sidecar.wire.upstream import Upstream
 
 _END = b"\r\n\r\n"
 LINGER = 2.0  # seconds to let a caller read our answer while it still sends
-HALF_CLOSED_PATIENCE = 1.0  # seconds between two pieces of a response for a caller that has closed its side
-_RESET = struct.pack("ii", 1, 0)
+HALF_CLOSED_PATIENCE = 0.8  # seconds between two pieces of a response for a caller that has closed its side
 
 
 class Downstream(asyncio.Protocol):
     """One connection. `app` is the application that the listener belongs to."""
 
     __slots__ = (
-        "_at", "_buffer", "_lingering", "_paused", "_reader", "_reading", "_transport", "_tunnel", "_app", "_half_closed", "_ours",
-        "deadline", "exchange", "keep_alive", "peer", "wire",
+        "_app", "_at", "_blocked", "_buffer", "_half_closed", "_lingering", "_looked", "_ours", "_paused", "_reader",
+        "_reading", "_transport", "_tunnelled", "_unwritten", "deadline", "exchange", "keep_alive", "peer", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, app: str | None) -> None:
@@ -48,10 +46,13 @@ class Downstream(asyncio.Protocol):
         self._buffer = b""
         self._at = 0  # where the next message starts in the buffer
         self._reader: BodyReader | None = None
-        self._tunnel: asyncio.Transport | None = None
-        self._paused = False
+        self._looked = 0  # up to where the buffer has been searched for the end of a head
+        self._paused = False  # reading
+        self._blocked = False  # writing: the caller does not read
         self._reading = False
         self._lingering = False
+        self._unwritten = sys.maxsize  # bytes of an answer still to be written when it was last looked
+        self._tunnelled = False
         self._half_closed = False
         self._ours: bool | None = None
         self.exchange: Exchange | None = None
@@ -71,51 +72,59 @@ class Downstream(asyncio.Protocol):
         self.exchange = None
         if not exchange.complete:
             self._linger()
-        elif not self.keep_alive or self.wire.draining or self._half_closed:
-            self._transport.close()
+        elif self.keep_alive and not (self.wire.draining or self._half_closed):
+            self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+            if not self._reading:
+                self._read_on()
+        elif self._buffer or self._paused:
+            self._linger()
         else:
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
-            if self._buffer and not self._reading:
-                self._read()
-            if self._paused and self.exchange is None:
-                self.resume()
+            self._transport.close()
 
     def abort(self) -> None:
-        """Break off in a way that cannot be taken for a clean end (a reset: a FIN may end a body)."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
+        """Break off in a way that cannot be taken for a clean end."""
+        reset(self._transport)
 
     def failed(self, exchange: Exchange, _exc: BaseException | None) -> None:
         """A task of the exchange ended in an exception that nobody foresaw: answer, or break off."""
         if exchange.errand is not None:
             exchange.errand.refuse(exchange, Refusal("internal", close=True))
+        else:
+            exchange.abort()
         self.wire.loop.call_exception_handler({"message": "an exchange failed", "exception": _exc})
 
     def pause(self) -> None:
+        """Read no more for now. The caller is not to be blamed for what it cannot send."""
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
+            if self._reader is not None:
+                self.deadline = NEVER
 
     def resume(self) -> None:
-        if self._paused and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
+        """Read on, unless the bytes of a next request are waiting already."""
+        if self._reader is not None:
+            if self._paused:
+                self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+            self._unpause()
+        elif not self._buffer or self.exchange is None:
+            self._unpause()
 
     def tunnel(self, upstream: Upstream, out: bytes, rest: bytes) -> None:
         """From here on pass bytes between this connection and `upstream`, both ways, as they come."""
         exchange, self.exchange = self.exchange, None
-        self._transport.write(out + rest)
-        self._tunnel = upstream.transport
-        upstream.tunnel_to(self._transport)
-        self.deadline = NEVER
         waiting = self._buffer[self._at :]
         self._buffer = b""
+        self._tunnelled = True
+        self.deadline = NEVER
+        here, there = join(self, self._transport, upstream, upstream.yield_transport(), self._stirred)
+        here.write(out + rest)
         if waiting:
-            self._tunnel.write(waiting)
-        self.resume()
+            there.write(waiting)
+        self._unpause()
+        if self._half_closed:
+            here.eof_received()
         if exchange is not None:
             exchange.tunnelled()
 
@@ -139,12 +148,15 @@ class Downstream(asyncio.Protocol):
             self._answer_and_close(Refusal("overloaded", "Too many connections.", retry_after=1, close=True))
 
     def data_received(self, data: bytes) -> None:
-        if self._tunnel is not None:
-            self._tunnel.write(data)
-        elif self._lingering:
-            pass
-        elif self.exchange is None:
-            self._buffer = self._buffer[self._at :] + data if self._buffer else data
+        if self.exchange is None:
+            if self._lingering:
+                return
+            if self._buffer:
+                self._looked = len(self._buffer) - self._at
+                self._buffer = self._buffer[self._at :] + data
+            else:
+                self._buffer = data
+                self._looked = 0
             self._at = 0
             self._read()
         elif self._reader is not None:
@@ -152,13 +164,10 @@ class Downstream(asyncio.Protocol):
         else:
             self._buffer = self._buffer[self._at :] + data
             self._at = 0
+            self._looked = 0
             self.pause()
 
     def eof_received(self) -> bool:
-        if self._tunnel is not None:
-            if self._tunnel.can_write_eof():
-                self._tunnel.write_eof()
-            return True
         exchange = self.exchange
         if exchange is None or self._lingering:
             return False
@@ -169,39 +178,35 @@ class Downstream(asyncio.Protocol):
         self.deadline = self.wire.deadlines.now + HALF_CLOSED_PATIENCE
         return True
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.wire.downstreams.discard(self)
         self.wire.deadlines.discard(self)
-        if self._tunnel is not None:
-            if exc is None:
-                self._tunnel.close()
-            else:
-                self._tunnel.abort()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.downstream_lost()
 
     def pause_writing(self) -> None:
-        if self._tunnel is not None:
-            with contextlib.suppress(RuntimeError):  # the other side is closing
-                self._tunnel.pause_reading()
-        elif self.exchange is not None:
+        self._blocked = True
+        if self.exchange is not None:
             self.exchange.pause_response()
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
 
     def resume_writing(self) -> None:
-        if self._tunnel is not None:
-            with contextlib.suppress(RuntimeError):
-                self._tunnel.resume_reading()
-        elif self.exchange is not None:
+        self._blocked = False
+        if self.exchange is None:
+            self._read_on()
+            return
+        if self._half_closed:
+            self.deadline = self.wire.deadlines.now + HALF_CLOSED_PATIENCE
+        elif self._reader is None:
             self.deadline = NEVER
-            self.exchange.resume_response()
+        self.exchange.resume_response()
 
     def expire(self) -> None:
         """Too slow: with a request head, with a body, with reading, or idle."""
         exchange = self.exchange
-        if self._lingering or (exchange is None and not self._buffer):
-            self._transport.abort()
+        if self._lingering or self._tunnelled or (exchange is None and not self._buffer):
+            self._give_up()
         elif exchange is None:
             self._answer_and_close(Refusal("timeout", "The request head took too long to arrive.", close=True))
         elif not exchange.complete and not exchange.responded and exchange.errand is not None:
@@ -213,13 +218,41 @@ class Downstream(asyncio.Protocol):
     def drain(self) -> None:
         """Close if idle; otherwise after the response that is under way."""
         self.keep_alive = False
-        if self.exchange is None and self._tunnel is None and not self._buffer:
+        if self.exchange is None and not (self._tunnelled or self._lingering or self._buffer):
             self._transport.close()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
+    def _unpause(self) -> None:
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _stirred(self) -> None:
+        """A tunnel that is closed one way is kept as long as something passes the other way."""
+        self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+
+    def _give_up(self) -> None:
+        """Close a connection that has been idle too long, or whose caller does not take the rest of its answer."""
+        unwritten = self._transport.get_write_buffer_size()
+        if 0 < unwritten < self._unwritten:  # it is taking it, if slowly
+            self._unwritten = unwritten
+            self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+        else:
+            self.abort()
+
+    def _read_on(self) -> None:
+        """Go on to the next request after an answer."""
+        if self._buffer or self._blocked:
+            self._read()
+        if self.exchange is None and not self._blocked:
+            self._unpause()
+
     def _read(self) -> None:
         """Read requests from the buffer until one is under way or more bytes are needed."""
+        if self._blocked:  # no further answers for a caller that does not read those it has
+            self.pause()
+            return
         self._reading = True
         while self.exchange is None and self._at < len(self._buffer) and not self._lingering:
             if self._transport.is_closing() or not self._read_request():
@@ -237,7 +270,7 @@ class Downstream(asyncio.Protocol):
         start = self._at
         if buffer[start] in b"\r\n":
             return self._skip_empty_line()
-        end = buffer.find(_END, start) + 4
+        end = buffer.find(_END, max(start, self._looked - 3)) + 4
         limits = self.wire.limits
         if end == 3 or end - start > limits.headers:  # noqa: PLR2004 - find() gave -1
             return self._head_incomplete(buffer, start)
@@ -250,6 +283,8 @@ class Downstream(asyncio.Protocol):
             self._answer_and_close(refusal)
             return False
         self.deadline = NEVER
+        if self._paused and (end == len(buffer) or framing is not EMPTY):
+            self._unpause()
         self.keep_alive = head.minor == 1 and b"close" not in connection_tokens(head.headers)
         self.exchange = exchange = Exchange(self, head, framing)
         if not exchange.complete:
@@ -267,8 +302,11 @@ class Downstream(asyncio.Protocol):
         begin = self.wire.begin
         if begin is None:
             self._answer_and_close(Refusal("overloaded", "The sidecar is starting.", retry_after=1, close=True))
-        else:
+            return
+        try:
             begin(exchange)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer and the loop its report
+            self.failed(exchange, error)
 
     def _skip_empty_line(self) -> bool:
         """RFC 9112 section 2.2: an empty line before a request line is ignored; a bare CR or LF is not one."""
@@ -287,9 +325,9 @@ class Downstream(asyncio.Protocol):
             line_end = buffer.find(b"\r\n", start)
             name = "target_too_large" if line_end < 0 or line_end - start > limits.target else "headers_too_large"
             self._answer_and_close(Refusal(name, close=True))
-        elif _hopeless(buffer[start:]):
+        elif _hopeless(buffer, start, max(start, self._looked)):
             self._answer_and_close(Refusal("bad_request", "The request head is malformed.", close=True))
-        elif start == 0 or self.deadline == NEVER or self._at:
+        else:
             self._await_head()
         return False
 
@@ -308,15 +346,18 @@ class Downstream(asyncio.Protocol):
         except BrokenBodyError:
             self._body_broken(exchange)
             return
-        self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+        if not self._paused:
+            self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
         exchange.request_data(piece.data)
         if not piece.done:
             return
         self._reader = None
-        self.deadline = NEVER
+        if not self._blocked:
+            self.deadline = NEVER
         if piece.rest:
             self._buffer = piece.rest
             self._at = 0
+            self._looked = 0
         if self.exchange is exchange:
             exchange.request_end(reader.trailers)
             if self._buffer and self.exchange is not None:
@@ -344,16 +385,16 @@ class Downstream(asyncio.Protocol):
         self.deadline = self.wire.deadlines.now + LINGER
         if self._transport.is_closing():
             return
-        self.resume()
+        self._unpause()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
 
-def _hopeless(head: bytes) -> bool:
-    """Say whether an incomplete head can never become a request: a wrong first byte, or a bare LF."""
-    if not head[:1].isalpha():
+def _hopeless(buffer: bytes, start: int, new: int) -> bool:
+    """Say whether an incomplete head can never become a request: a wrong first byte, or a bare LF at `new` or later."""
+    if not buffer[start : start + 1].isalpha():
         return True
-    return head.count(b"\n") != head.count(b"\r\n")
+    return buffer.count(b"\n", new) != buffer.count(b"\r\n", max(start, new - 1))
 
 
 def _peer(transport: asyncio.BaseTransport, app: str | None) -> Peer:

@@ -81,6 +81,7 @@ class Exchange:
     _over = False
     _retried = False
     _started = False  # whether the caller's body is being passed on
+    _unwanted = False  # whether the rest of the caller's body is thrown away: it has been answered already
     _trailers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - replaced, never changed
 
     def __init__(self, downstream: Downstream, head: RequestHead, framing: Framing) -> None:
@@ -131,6 +132,10 @@ class Exchange:
 
     def resume(self) -> None:
         """Pass on the response that `Errand.responded` held back."""
+        if not self.complete:
+            self._unwanted = True
+            self._let_go()
+            self.downstream.resume()
         if self._upstream is not None:
             self._upstream.release_held()
 
@@ -158,13 +163,13 @@ class Exchange:
 
     def request_data(self, data: bytes) -> None:
         """Take a piece of the request's body."""
-        if not data:
+        if not data or self._unwanted:
             return
         self._keep(data)
         upstream = self._upstream
         if upstream is not None and self._started:
             upstream.write_body(chunk(data) if self.framing.chunked else data)
-        elif self._kept_size > UNSENT_LIMIT:
+        elif self._kept_size > UNSENT_LIMIT or not self.downstream.wire.may_keep():
             self.downstream.pause()
 
     def request_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
@@ -210,6 +215,7 @@ class Exchange:
         """Take the final response's head; return the bytes for the caller, None where it is held back."""
         errand = self.errand
         if errand is None or errand.responded(self, head):
+            self._started = False  # what comes of the body from here on is for the next attempt
             return None
         return self.response_head(head, framing, errand.response_rules)
 
@@ -309,8 +315,7 @@ class Exchange:
 
     def _may_keep(self, size: int) -> bool:
         limit = self.errand.body_limit if self.errand is not None else 0
-        wire = self.downstream.wire
-        return self._kept_size + size <= limit and wire.replay_memory + size <= wire.limits.replay_memory
+        return self._kept_size + size <= limit and self.downstream.wire.may_keep(size)
 
     def _forget_if_large(self) -> None:
         if self._kept is not None and not self._may_keep(0):

@@ -88,4 +88,5 @@ def _explicit(head: Headers, minor: int) -> Framing:
     digits = lengths[0].strip(b" \t")
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
         raise _AmbiguousError
-    return Framing(length=int(digits))
+    length = int(digits)
+    return Framing(length=length) if length else EMPTY

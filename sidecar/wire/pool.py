@@ -56,7 +56,6 @@ class Pool:
             return upstream
         for old in [upstream, *idle]:
             old.close()
-        idle.clear()
         return None
 
     async def connect(self) -> Upstream:
@@ -74,12 +73,11 @@ class Pool:
         self._idle.append(upstream)
 
     def forget(self, upstream: Upstream) -> None:
-        """A connection has ended."""
+        """A connection has ended, or is about to: nobody may take it."""
         if upstream in self._idle:
             self._idle.remove(upstream)
 
     def close(self) -> None:
         """Close what is idle; what is in use ends with its exchange."""
-        for upstream in self._idle:
+        for upstream in list(self._idle):
             upstream.close()
-        self._idle.clear()

@@ -8,7 +8,6 @@ response becomes another caller's (RFC 9112 sections 6.3, 9.3 and 9.6).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
@@ -33,8 +32,8 @@ class Upstream(asyncio.Protocol):
     """One connection. `used` counts the requests it has carried."""
 
     __slots__ = (
-        "_held", "_paused", "_pool", "_reader", "_received", "_sent", "_streaming", "_transport", "_tunnel", "_partial",
-        "_persistent", "_local", "deadline", "exchange", "idle_since", "used",
+        "_blocked", "_endless", "_gone", "_held", "_local", "_partial", "_paused", "_persistent", "_pool", "_reader",
+        "_received", "_sent", "_streaming", "_transport", "deadline", "exchange", "idle_since", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -43,7 +42,10 @@ class Upstream(asyncio.Protocol):
         self._partial = b""
         self._reader: BodyReader | None = None
         self._held: tuple[ResponseHead, bytes] | None = None
-        self._tunnel: asyncio.WriteTransport | None = None
+        self._gone: tuple[Exception | None] | None = None  # how the connection ended while a response was held
+        self._paused = False  # reading, by a slow caller
+        self._blocked = False  # writing, by a slow upstream
+        self._endless = False  # a response whose pieces may be far apart
         self._sent = False  # the request has been sent whole
         self._received = False  # a byte of this response has come
         self._streaming = False
@@ -81,12 +83,18 @@ class Upstream(asyncio.Protocol):
             self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.response
 
     def pause(self) -> None:
-        if not self._transport.is_closing():
+        """Read no more for now: the caller is slow, for which the upstream is not to be blamed."""
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
             self._transport.pause_reading()
+            self.deadline = NEVER
 
     def resume(self) -> None:
-        if not self._transport.is_closing() and self._held is None:
-            self._transport.resume_reading()
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            if self._held is None:
+                self._transport.resume_reading()
+                self._be_patient()
 
     def release_held(self) -> None:
         """Pass on the response that was held back."""
@@ -95,13 +103,16 @@ class Upstream(asyncio.Protocol):
         if held is None or exchange is None or exchange.errand is None:
             return
         head, rest = held
-        self._transport.resume_reading()
+        if self._gone is None and not self._paused:
+            self._transport.resume_reading()
         try:
             frame = framing.response_framing(head, exchange.head.method)
             out = exchange.response_head(head, frame, exchange.errand.response_rules)
             self._pass_on(exchange, head, frame, out, rest)
         except (InvalidResponseError, BrokenBodyError):
             self._invalid()
+        if self._gone is not None:
+            self._lost(*self._gone)
 
     def drop(self) -> None:
         """Close: the response in progress is not wanted, or not to be trusted."""
@@ -110,16 +121,14 @@ class Upstream(asyncio.Protocol):
 
     def close(self) -> None:
         self.deadline = NEVER
+        self._pool.forget(self)
         self._transport.abort()
 
-    def tunnel_to(self, other: asyncio.WriteTransport) -> None:
-        """Pass every byte on to `other` from now on."""
-        self._tunnel = other
-        self.deadline = NEVER
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """The connection itself, for a tunnel."""
+    def yield_transport(self) -> asyncio.Transport:
+        """Return the connection itself, for a tunnel."""
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
         return self._transport
 
     # -- asyncio's side -----------------------------------------------------------------------------------------
@@ -133,12 +142,12 @@ class Upstream(asyncio.Protocol):
         wire.outgoing.add(self._local)
 
     def data_received(self, data: bytes) -> None:
-        if self._tunnel is not None:
-            self._tunnel.write(data)
-            return
         exchange = self.exchange
-        if exchange is None or self._held is not None:
-            self._surplus()
+        if exchange is None:
+            self.close()  # bytes that answer no request: nobody may take what follows them for an answer
+            return
+        if self._held is not None:
+            self._held = (self._held[0], self._held[1] + data)
             return
         self._received = True
         try:
@@ -150,10 +159,7 @@ class Upstream(asyncio.Protocol):
             self._invalid()
 
     def eof_received(self) -> bool:
-        if self._tunnel is not None:
-            if self._tunnel.can_write_eof():
-                self._tunnel.write_eof()
-            return True
+        self._pool.forget(self)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -162,25 +168,19 @@ class Upstream(asyncio.Protocol):
         wire.deadlines.discard(self)
         wire.outgoing.discard(self._local)
         self._pool.forget(self)
-        if self._tunnel is not None:
-            _close_both(self._tunnel, exc)
-            return
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            self._lost(exchange, exc)
+        if self._held is not None:
+            self._gone = (exc,)  # what was held may still be wanted
+        elif self.exchange is not None:
+            self._lost(exc)
 
     def pause_writing(self) -> None:
-        if self._tunnel is not None:
-            with contextlib.suppress(RuntimeError):  # the other side is closing
-                cast("asyncio.ReadTransport", self._tunnel).pause_reading()
-        elif self.exchange is not None:
+        self._blocked = True
+        if self.exchange is not None:
             self.exchange.pause_request()
 
     def resume_writing(self) -> None:
-        if self._tunnel is not None:
-            with contextlib.suppress(RuntimeError):
-                cast("asyncio.ReadTransport", self._tunnel).resume_reading()
-        elif self.exchange is not None:
+        self._blocked = False
+        if self.exchange is not None:
             self.exchange.resume_request()
 
     def expire(self) -> None:
@@ -194,17 +194,9 @@ class Upstream(asyncio.Protocol):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _surplus(self) -> None:
-        """Bytes came that answer no request: this connection cannot be trusted any more."""
-        exchange, self.exchange = self.exchange, None
-        self._held = None
-        self.close()
-        if exchange is not None:
-            exchange.upstream_lost(Refusal("upstream_invalid", "The upstream's response was invalid."), untouched=False)
-
     def _be_patient(self) -> None:
         exchange = self.exchange
-        if exchange is not None and exchange.errand is not None:
+        if exchange is not None and exchange.errand is not None and not self._endless:
             self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.idle
 
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
@@ -213,10 +205,12 @@ class Upstream(asyncio.Protocol):
                 data = self._partial + data
             end = data.find(_END) + 4
             if end == 3:  # noqa: PLR2004 - find() gave -1
-                if len(data) > LONGEST_RESPONSE_HEAD or not b"HTTP/1".startswith(data[:6]):
+                if len(data) > LONGEST_RESPONSE_HEAD or _hopeless(data):
                     raise InvalidResponseError
                 self._partial = data
                 return
+            if end > LONGEST_RESPONSE_HEAD:
+                raise InvalidResponseError
             self._partial = b""
             head = parse_response(data if end == len(data) else data[:end], self._pool.wire.known)
             rest = data[end:]
@@ -239,7 +233,8 @@ class Upstream(asyncio.Protocol):
             return  # refused or sent elsewhere meanwhile
         if out is None:
             self._held = (head, rest)
-            self._transport.pause_reading()
+            if not self._paused:
+                self._transport.pause_reading()
             self.deadline = NEVER
             return
         self._pass_on(exchange, head, frame, out, rest)
@@ -272,8 +267,9 @@ class Upstream(asyncio.Protocol):
 
     def _stay_patient(self, head: ResponseHead) -> None:
         if b"text/event-stream" in head.all(b"content-type")[:1]:
-            self.deadline = NEVER  # events may be far apart; the caller's leaving ends it
-        else:
+            self._endless = True  # events may be far apart; the caller's leaving ends it
+            self.deadline = NEVER
+        elif not self._paused:
             self._be_patient()
 
     def _read_body(self, exchange: Exchange, out: bytes, data: bytes) -> None:
@@ -283,14 +279,18 @@ class Upstream(asyncio.Protocol):
         if piece.done:
             self._reader = None
             self._finish(exchange, reader.trailers, piece.rest)
-        elif self.deadline != NEVER:
+        elif not self._paused:
             self._be_patient()
 
     def _finish(self, exchange: Exchange, trailers: list[tuple[bytes, bytes]], surplus: bytes) -> None:
         self.exchange = None
         self._streaming = False
+        self._endless = False
         self.deadline = NEVER
-        if self._persistent and self._sent and not surplus and not self._transport.is_closing():
+        if self._persistent and self._sent and not (surplus or self._blocked or self._transport.is_closing()):
+            if self._paused:
+                self._paused = False
+                self._transport.resume_reading()
             self._pool.give_back(self)
         else:
             self.close()
@@ -303,7 +303,10 @@ class Upstream(asyncio.Protocol):
             refusal = Refusal("upstream_invalid", "The upstream's response was invalid.")
             exchange.upstream_lost(refusal, untouched=False)
 
-    def _lost(self, exchange: Exchange, exc: Exception | None) -> None:
+    def _lost(self, exc: Exception | None) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return
         if isinstance(self._reader, CloseReader) and exc is None:
             exchange.response_end([])
             return
@@ -311,9 +314,6 @@ class Upstream(asyncio.Protocol):
         exchange.upstream_lost(refusal, untouched=self.used > 1 and not self._received)
 
 
-def _close_both(other: asyncio.WriteTransport, exc: Exception | None) -> None:
-    """End the other half of a tunnel: after what is still to be written, or at once if this half broke."""
-    if exc is None:
-        other.close()
-    else:
-        other.abort()
+def _hopeless(head: bytes) -> bool:
+    """Say whether an incomplete head can never become a response: another protocol, or a bare LF."""
+    return not b"HTTP/1".startswith(head[:6]) or head.count(b"\n") != head.count(b"\r\n")

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
-from tests.support.authorization_server import authorization_server
+from typing import TYPE_CHECKING
 
-__all__ = ["authorization_server"]
+import pytest
+
+from tests.support.authorization_server import authorization_server
+from tests.support.corridor import Corridor, corridors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["authorization_server", "both"]
+
+
+@pytest.fixture(scope="session")
+def both() -> Iterator[dict[str, Corridor]]:
+    """The proxy on each kind of event loop, for all tests that need no settings of their own."""
+    with corridors() as found:
+        yield found
