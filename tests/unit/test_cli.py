@@ -361,7 +361,7 @@ def _process(*arguments):
     command = [sys.executable, "-m", "sidecar", *arguments]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environ) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environ) as process:
         try:
             yield process
         finally:
@@ -457,7 +457,7 @@ def test_version_is_fast_and_needs_no_libraries():
         "except SystemExit: pass\n"
         "print([name for name in ('aiohttp', 'pydantic', 'redis', 'yaml', 'authlib') if name in sys.modules])"
     )
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True, cwd=ROOT
     )
     told, _, modules = done.stdout.rpartition("}\n")
@@ -472,7 +472,7 @@ def test_version_is_fast_and_needs_no_libraries():
 )
 def test_process_ends_with_its_exit_code(arguments, code):
     """`python -m sidecar` ends 0 for help and 2 for wrong usage, without a traceback."""
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments], capture_output=True, text=True, timeout=20, check=False, cwd=ROOT
     )
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
@@ -488,7 +488,7 @@ def test_unforeseen_failure_is_one_line_without_its_text():
         "from sidecar.__main__ import main\n"
         "main()"
     )
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False, cwd=ROOT
     )
     assert done.returncode == 1
@@ -503,7 +503,7 @@ def test_problems_are_coloured_on_a_terminal_unless_no_color(tmp_path, environ, 
     (tmp_path / "sidecar.yaml").write_text("rotes: []\n")
     controller, terminal = os.openpty()
     base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "SIDECAR_CONFIG")}
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "sidecar", "check", str(tmp_path / "sidecar.yaml")],
         stderr=terminal, stdout=subprocess.DEVNULL, timeout=20, check=False, cwd=ROOT, env=base | environ,
     )  # fmt: skip
