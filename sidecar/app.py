@@ -39,7 +39,7 @@ from sidecar.wire.context import Wire
 from sidecar.wire.downstream import Downstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from sidecar.wire.exchange import Exchange
 
@@ -69,6 +69,7 @@ class Program:
         self._servers: list[asyncio.AbstractServer] = []
         self._corridor: Corridor | None = None
         self._retired: list[AuthorizationServer] = []
+        self._reloading = asyncio.Lock()
 
     @property
     def proxy_port(self) -> int:
@@ -86,12 +87,13 @@ class Program:
     async def open(self, stack: AsyncExitStack) -> None:
         """Start everything; `stack` ends it in reverse order."""
         stack.push_async_callback(self.store.close)
+        await self._ask_store(self.store.ping)
         vault = Vault(await key_ring(self.settings.store, self.store))
         self.broker = Broker(specs(self.settings), self.providers, self.store, vault, clock=self.clock)
         stack.push_async_callback(self._close_providers)
         stack.push_async_callback(self.broker.close, FLIGHTS)
         stack.callback(self.wire.deadlines.stop)
-        await self._check_store()
+        await self._ask_store(lambda: self.broker.sessions.all(1))
         self.metrics.read = Readers(
             token_requests=lambda: {name: provider.requests for name, provider in self.providers.items()},
             upstream_connections=lambda: self.wire.upstreams,
@@ -105,10 +107,10 @@ class Program:
         self._own = [*self._addresses, admin]
         self._take(self.settings, self._own)
 
-    async def _check_store(self) -> None:
+    async def _ask_store(self, question: Callable[[], Awaitable[object]]) -> None:
         """A store that is away may come back; one that is broken, or of another key, stops the start."""
         with contextlib.suppress(StoreUnavailableError):
-            await self.broker.sessions.all(1)
+            await question()
 
     async def _listen(self, bind: Address, app: str | None) -> None:
         loop = asyncio.get_running_loop()
@@ -130,10 +132,14 @@ class Program:
         if old is not None:
             old.close()
 
-    def reload(self, environ: Mapping[str, str]) -> bool:
+    async def reload(self, environ: Mapping[str, str]) -> bool:
         """Read the file again and take it, whole; on any error keep what is in use and say so."""
+        async with self._reloading:
+            return await self._reload(environ)
+
+    async def _reload(self, environ: Mapping[str, str]) -> bool:
         try:
-            new = config.load(self.path, environ)
+            new = await asyncio.to_thread(config.load, self.path, environ)  # thousands of routes take their time
             fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.settings, name)]
             if fixed:
                 raise ValueError(f"{', '.join(fixed)} cannot change while running: restart")
@@ -159,7 +165,7 @@ class Program:
         while True:
             files = self.settings.files
             async for _ in changes(files, digest(files)):
-                self.reload(environ)
+                await self.reload(environ)
                 if self.settings.files != files:
                     break
 
@@ -288,7 +294,7 @@ async def _until_signal(settings: Settings, path: str, environ: Mapping[str, str
     async with serve(settings, path) as program:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stopping(stop))
-        loop.add_signal_handler(signal.SIGHUP, lambda: program.reload(environ))
+        loop.add_signal_handler(signal.SIGHUP, _reloading(program, environ))
         *listeners, admin = map(str, program.addresses)
         _log.info("started", listeners=listeners, admin=admin, routes=len(settings.routes))
         for warning in settings.warnings:
@@ -298,6 +304,17 @@ async def _until_signal(settings: Settings, path: str, environ: Mapping[str, str
         watcher.cancel()
         _log.info("stopping")
     _log.info("stopped")
+
+
+def _reloading(program: Program, environ: Mapping[str, str]) -> Callable[[], None]:
+    tasks: set[asyncio.Task[bool]] = set()
+
+    def signalled() -> None:
+        task = asyncio.get_running_loop().create_task(program.reload(environ))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return signalled
 
 
 def _stopping(stop: asyncio.Event) -> Callable[[], None]:
