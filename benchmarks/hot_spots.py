@@ -23,6 +23,7 @@ from benchmarks.report import table
 if TYPE_CHECKING:
     from pathlib import Path
 
+WAITING = ("Condition.wait ", "_worker (concurrent/", "WorkerThread.run (anyio")  # py-spy takes them for busy
 PYTHON_PEERS = ("sidecar-user", "sidecar-app", "aiohttp", "aiohttp-asyncio")
 
 
@@ -35,6 +36,8 @@ def shares(stacks: str) -> tuple[Counter[str], Counter[str], int]:
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
+        if frames[-1].startswith(WAITING):
+            continue
         own[frames[-1]] += int(count)
         for frame in set(frames):
             whole[frame] += int(count)
@@ -69,6 +72,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hot_spots", description=__doc__)
     parser.add_argument("--peer", choices=PYTHON_PEERS, default="sidecar-user")
     parser.add_argument("--size", type=int, default=170)
+    parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--top", type=int, default=30)
     parser.add_argument("--tls", action="store_true")
@@ -79,7 +83,7 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     wanted = _options()
     pypi("py-spy", "py-spy")
-    with stage("hot-spots", [wanted.size], 100) as scenes:
+    with stage("hot-spots", [wanted.size], wanted.sessions) as scenes:
         scene = scenes[wanted.tls]
         with fleet([PEERS[wanted.peer]], scene, [wanted.size]) as found:
             if not found.running:

@@ -35,7 +35,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Completed requests, the window in seconds, latencies in microseconds, and failures of any kind."""
+    """Completed requests, the window in seconds, latencies in microseconds, failures and which kinds there were."""
 
     requests: int
     seconds: float
@@ -43,6 +43,7 @@ class Outcome:
     p99: int
     worst: int
     failures: int
+    kinds: str
 
 
 @cache
@@ -70,5 +71,7 @@ def run(port: int, load: Load) -> Outcome:
     if line is None:
         raise LoadError(f"wrk ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-200:]}")
     found = json.loads(line.removeprefix(MARK))
-    failures = sum(found[kind] for kind in ("connect", "read", "write", "timeout", "status"))
-    return Outcome(found["requests"], found["microseconds"] / 1e6, found["p50"], found["p99"], found["max"], failures)
+    failed = {kind: found[kind] for kind in ("connect", "read", "write", "timeout", "status") if found[kind]}
+    kinds = ", ".join(f"{count} {kind}" for kind, count in failed.items())
+    latencies = (found["p50"], found["p99"], found["max"])
+    return Outcome(found["requests"], found["microseconds"] / 1e6, *latencies, sum(failed.values()), kinds)

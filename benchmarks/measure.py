@@ -36,6 +36,7 @@ class Sample:
     rss: int
     requests: int
     failures: int
+    kinds: str = ""
 
 
 def measure(running: Running, wanted: Load) -> Sample:
@@ -52,6 +53,7 @@ def measure(running: Running, wanted: Load) -> Sample:
         rss=processes.rss_bytes(running.program.pid),
         requests=found.requests,
         failures=found.failures if found.requests else max(found.failures, 1),
+        kinds=found.kinds if found.requests else "no answer at all",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +16,19 @@ BUILD = HERE / ".build"
 RESULTS = HERE / "results"
 PROGRAMS = HERE / "peers" / "programs"
 LOOPBACK = "127.0.0.1"
+_candidates = iter(random.sample(range(20_000, 32_000), 12_000))
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback address that nobody listens on, and that was not given out before.
+
+    It is below the range that the kernel takes outgoing ports from, so that no connection of the load occupies it.
+    """
+    for port in _candidates:
+        with socket.socket() as probe:
+            if probe.connect_ex((LOOPBACK, port)):
+                return port
+    raise OSError("no free port left")
 
 
 def fill(template: Path, target: Path, values: Mapping[str, object]) -> Path:

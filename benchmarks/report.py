@@ -95,7 +95,8 @@ def _ratio(case: Case, reference: Case | None, name: str) -> str:
 def _row(case: Case, title: str, references: Mapping[str, Case]) -> list[str]:
     low, high = case.spread("cpu_us")
     if case.failures:
-        return [title, f"failed: {case.failures} requests", *["-"] * (len(HEADS) - 2)]
+        kinds = ", ".join(dict.fromkeys(sample.kinds for sample in case.samples if sample.kinds))
+        return [title, f"failed: {kinds}", *["-"] * (len(HEADS) - 2)]
     return [
         title,
         f"**{digits(case.typical('cpu_us'))}**",

@@ -82,7 +82,7 @@ def main() -> int:
             for count, running in up.items():
                 path = write_requests(scene.directory / f"{count}.requests", _requests(scene, count))
                 samples[count].append(measure(running, Load(32, wanted.seconds, path)))
-                say(f"{count} routes: {samples[count][-1].cpu_us:.1f} µs")
+                say(f"{count} routes: {samples[count][-1].cpu_us:.1f} µs {samples[count][-1].kinds}")
         memory = {count: processes.rss_bytes(running.program.pid) for count, running in up.items()}
     base = samples[wanted.counts[0]]
     rows = [

@@ -68,7 +68,7 @@ def _rounds(
                 say(
                     f"{'tls' if scene.tls else 'plain'} {size} B, round {number + 1}/{wanted.rounds},"
                     f" {proxy.peer.name}: {sample.cpu_us:.1f} µs, {sample.rps:,.0f}/s, p99 {sample.p99_ms:.2f} ms"
-                    + (f", {sample.failures} FAILED" if sample.failures else "")
+                    + (f", FAILED: {sample.kinds}" if sample.failures else "")
                 )
                 yield size, proxy, sample
 
