@@ -142,7 +142,7 @@ class Program:
             new = await asyncio.to_thread(config.load, self.path, environ)  # thousands of routes take their time
             fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.settings, name)]
             if fixed:
-                raise ValueError(f"{', '.join(fixed)} cannot change while running: restart")
+                raise ValueError(f"{', '.join(fixed)} cannot change while running: restart")  # noqa: TRY301
             providers = _providers(new, self.providers, self.settings.providers, self.clock)
         except (config.ConfigError, OSError, ValueError) as error:
             self.error = str(error)
@@ -179,7 +179,7 @@ class Program:
         for downstream in list(self.wire.downstreams):
             downstream.drain()
         until = time.monotonic() + seconds
-        while self.wire.downstreams and time.monotonic() < until:
+        while self.wire.downstreams and time.monotonic() < until:  # noqa: ASYNC110 - thousands of ends, one look
             await asyncio.sleep(0.05)
         for downstream in list(self.wire.downstreams):
             downstream.abort()

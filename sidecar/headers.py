@@ -26,8 +26,8 @@ HOP_BY_HOP = frozenset(
 _FRAMING = frozenset([b"host", b"content-length", b"transfer-encoding"])  # Connection cannot take these away
 _NEVER_TRAILERS = HOP_BY_HOP | frozenset(
     [
-        b"host", b"content-length", b"content-encoding", b"content-type", b"content-range", b"trailer", b"authorization",
-        b"cookie", b"set-cookie", b"expect", b"cache-control", b"max-forwards", b"range",
+        b"host", b"content-length", b"content-encoding", b"content-type", b"content-range", b"trailer",
+        b"authorization", b"cookie", b"set-cookie", b"expect", b"cache-control", b"max-forwards", b"range",
     ]
 )  # fmt: skip
 _USUAL = frozenset(

@@ -59,8 +59,8 @@ class Lane:
     """A route of the configuration with everything that its requests need."""
 
     __slots__ = (
-        "_base", "_host", "_prefix", "_shared", "_strip", "body_limit", "fingerprint", "match", "pool", "response_rules",
-        "route", "rules", "tally", "timeout", "token",
+        "_base", "_host", "_prefix", "_shared", "_strip", "body_limit", "fingerprint", "match", "pool",
+        "response_rules", "route", "rules", "tally", "timeout", "token",
     )  # fmt: skip
 
     def __init__(self, route: Route, shared: Shared, pool: Pool, rules: RequestRules, tally: RouteTally) -> None:

@@ -133,7 +133,7 @@ class Token:
     requested_at: float
     expires_at: float
     scopes: frozenset[str] | None = None  # None: the response named none, so it is what was asked for (RFC 6749 5.1)
-    token_type: str = "Bearer"
+    token_type: str = "Bearer"  # noqa: S105 - the name of a type
 
     @property
     def life(self) -> float:

@@ -54,8 +54,8 @@ class Dialler:
         origin: Origin,
         *,
         tls: Tls | None,
-        timeout: float,
-        named: bool,  # noqa: ASYNC109
+        timeout: float,  # noqa: ASYNC109 - of connecting, TLS included
+        named: bool,
     ) -> P:
         """Connect to `origin` within `timeout` seconds and return the protocol; raise `Refusal`.
 

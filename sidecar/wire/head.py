@@ -151,7 +151,7 @@ def parse_response(head: bytes, known: Known) -> ResponseHead:
 
 
 def _headers(sink: _Start, head: bytes) -> Headers | None:
-    """Put llhttp's reading beside the lines; None where they are not as many, for then someone reads them differently."""
+    """Put llhttp's reading beside the lines; None where they are not as many: someone could read them differently."""
     lines = head.split(b"\r\n")
     if not isinstance(sink, _Whole) or len(lines) != len(sink.names) + 3:
         return None

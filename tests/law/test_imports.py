@@ -103,7 +103,9 @@ def test_invariant_08_deciding_module_imports_no_world(module: str) -> None:
 @pytest.mark.parametrize("library", ROOMS)
 def test_library_used_lives_in_its_room(library: str) -> None:
     """A foreign library is imported in its own part of the house only, types included."""
-    users = {module for module in MODULES if any(name.split(".")[0] == library for name in imported(module, types=True))}
+    users = {
+        module for module in MODULES if any(name.split(".")[0] == library for name in imported(module, types=True))
+    }
     assert {module for module in users if not within(module, ROOMS[library])} == set()
 
 
