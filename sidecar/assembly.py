@@ -37,6 +37,14 @@ class Corridor(NamedTuple):
             pool.close()
 
 
+class Marks(NamedTuple):
+    """Header names and cookies that identify callers, and our pseudonym for Via."""
+
+    carriers: frozenset[bytes]
+    cookies: frozenset[bytes]
+    via: str
+
+
 def assemble(
     settings: Settings,
     wire: Wire,
@@ -47,48 +55,45 @@ def assemble(
     clock: Callable[[], float],
 ) -> Corridor:
     """Make the corridor of `settings`. `own` are the addresses that this program listens on; `clock` is the epoch's."""
-    carriers, cookies = identifying(settings)
+    marks = marks_of(settings)
     dialler = Dialler(deny_private=settings.destinations.deny_private, own=_own(own))
     shared = Shared(
         settings.apps,
         settings.sessions,
         broker,
-        ResponseRules(carriers, cookies),
+        ResponseRules(*marks),
         access if settings.access_log else None,
         clock,
     )
-    lanes = [_lane(route, shared, wire, dialler, metrics, carriers, cookies) for route in settings.routes]
-    elsewhere = Elsewhere(settings, shared, RequestRules(carriers, cookies), metrics, wire, dialler)
+    lanes = [
+        Lane(
+            route,
+            shared,
+            Pool(wire, dialler, route.upstream, tls=route.tls, connect_timeout=route.timeout.connect),
+            request_rules(route, marks),
+            metrics.route(route.name),
+        )
+        for route in settings.routes
+    ]
+    elsewhere = Elsewhere(settings, shared, RequestRules(*marks), metrics, wire, dialler)
     return Corridor(Proxy(lanes, elsewhere), tuple(lane.pool for lane in lanes))
 
 
-def identifying(settings: Settings) -> tuple[frozenset[bytes], frozenset[bytes]]:
-    """Return the header names and the cookies that identify callers: they never reach an upstream."""
+def marks_of(settings: Settings) -> Marks:
+    """Return what in a message is ours and never reaches an upstream, nor comes from one."""
     carriers: set[bytes] = set()
     for session in settings.sessions:
         carriers |= session.carriers
     for app in settings.apps:
         carriers |= app.carriers
-    return frozenset(carriers), frozenset[bytes]().union(*(kind.cookies for kind in settings.sessions))
+    cookies = frozenset[bytes]().union(*(kind.cookies for kind in settings.sessions))
+    return Marks(frozenset(carriers), cookies, settings.via)
 
 
-def request_rules(route: Route, carriers: frozenset[bytes], cookies: frozenset[bytes]) -> RequestRules:
+def request_rules(route: Route, marks: Marks) -> RequestRules:
     """Return the rules of a route: where it puts a token, an inbound one does not pass."""
     own = AUTHORIZING | {route.header.lower().encode("ascii")} if route.as_ != "none" else frozenset[bytes]()
-    return RequestRules(carriers | own, cookies)
-
-
-def _lane(
-    route: Route,
-    shared: Shared,
-    wire: Wire,
-    dialler: Dialler,
-    metrics: Metrics,
-    carriers: frozenset[bytes],
-    cookies: frozenset[bytes],
-) -> Lane:
-    pool = Pool(wire, dialler, route.upstream, tls=route.tls, connect_timeout=route.timeout.connect)
-    return Lane(route, shared, pool, request_rules(route, carriers, cookies), metrics.route(route.name))
+    return RequestRules(marks.carriers | own, marks.cookies, marks.via)
 
 
 def specs(settings: Settings) -> dict[str, TokenSpec]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sidecar.assembly import identifying, request_rules
+from sidecar.assembly import marks_of, request_rules
 from sidecar.callers.recognise import admit, recognise
 from sidecar.errors import Refusal
 from sidecar.message import Headers, Peer, RequestHead
@@ -107,7 +107,7 @@ def _state(state: KeyState) -> str:
 
 
 def _sent(settings: Settings, route: Route, head: RequestHead, target: Target) -> list[str]:
-    rules = request_rules(route, *identifying(settings))
+    rules = request_rules(route, marks_of(settings))
     lines = rules.lines(head.headers, route.upstream.authority.encode(), upgrade=False)
     sent = [f"{head.method.decode()} {route.base_path}{target.path.decode('latin-1')} HTTP/1.1"]
     sent += [line.decode("latin-1") for line in lines]

@@ -53,9 +53,10 @@ _CHUNKED = b"Transfer-Encoding: chunked"
 class RequestRules:
     """What one route does to header lines. `dropped` and `cookies` identify the caller; names are lower case."""
 
-    __slots__ = ("_actions", "_cookies", "_dropped")
+    __slots__ = ("_actions", "_cookies", "_dropped", "_via")
 
-    def __init__(self, dropped: Iterable[bytes], cookies: frozenset[bytes]) -> None:
+    def __init__(self, dropped: Iterable[bytes], cookies: frozenset[bytes], via: str = "") -> None:
+        self._via = via.encode("ascii")
         self._dropped = frozenset(dropped)
         self._cookies = cookies
         self._actions = {
@@ -65,8 +66,8 @@ class RequestRules:
             **{name: action for name, action in _SPECIAL.items() if name not in self._dropped},
         }
 
-    def lines(self, headers: Headers, authority: bytes, *, upgrade: bool) -> list[bytes]:
-        """Return the lines that go on, in their order."""
+    def lines(self, headers: Headers, authority: bytes, *, upgrade: bool, minor: int = 1) -> list[bytes]:
+        """Return the lines that go on, in their order, and Via where it is configured (RFC 9110 section 7.6.3)."""
         actions = self._actions
         nominated = connection_tokens(headers) - _FRAMING
         kept: list[bytes] = []
@@ -80,6 +81,9 @@ class RequestRules:
                 kept.append(line[:5] + b" " + authority)
             elif action is not None and action > _HOST:
                 self._special(action, line, kept, upgrade)
+        if self._via:
+            _check_via(headers, self._via)
+            kept.append(b"Via: 1.%d %b" % (minor, self._via))
         return kept
 
     def _special(self, action: int, line: bytes, kept: list[bytes], upgrade: bool) -> None:
@@ -117,9 +121,10 @@ class RequestRules:
 class ResponseRules:
     """What happens to the lines of every response. `carriers` and `cookies` are our own identifiers."""
 
-    __slots__ = ("_actions", "_cookies")
+    __slots__ = ("_actions", "_cookies", "_via")
 
-    def __init__(self, carriers: Iterable[bytes], cookies: frozenset[bytes]) -> None:
+    def __init__(self, carriers: Iterable[bytes], cookies: frozenset[bytes], via: str = "") -> None:
+        self._via = via.encode("ascii")
         self._cookies = tuple(name + b"=" for name in cookies)
         self._actions = {
             **dict.fromkeys(HOP_BY_HOP | frozenset(carriers), _DROP),
@@ -152,7 +157,16 @@ class ResponseRules:
                     kept.append(line)
             elif (action == _CODING and chunked) or (action > _CODING and upgrade):
                 kept.append(line)
+        if self._via:
+            kept.append(b"Via: 1.1 " + self._via)
         return kept
+
+
+def _check_via(headers: Headers, pseudonym: bytes) -> None:
+    """Raise `Refusal` where the request has come through us before."""
+    hops = b",".join(headers.all(b"via")).split(b",")
+    if any(hop.split()[1:2] == [pseudonym] for hop in hops):
+        raise Refusal("loop", close=True)
 
 
 def connection_tokens(headers: Headers) -> frozenset[bytes]:
@@ -183,4 +197,6 @@ def wants_upgrade(head: RequestHead) -> bool:
     if b"upgrade" not in head.names or head.minor == 0:
         return False
     protocols = b",".join(head.all(b"upgrade")).lower()
+    if b"content-length" in head.names or b"transfer-encoding" in head.names:
+        return False  # a body would have to end before the tunnel begins; nobody upgrades that way
     return b"upgrade" in connection_tokens(head.headers) and b"h2c" not in protocols

@@ -90,7 +90,7 @@ class Lane:
             caller = recognise(self._shared.apps, self._shared.sessions, head, peer, self.route.as_)
             admit(caller, peer, self.route.allow, bool(self._shared.apps))
             upgrade = wants_upgrade(head)
-            lines = self.rules.lines(headers, self._host, upgrade=upgrade)
+            lines = self.rules.lines(headers, self._host, upgrade=upgrade, minor=head.minor)
             section = b"".join(line + b"\r\n" for line in lines)
             prepared = headers.memo[self] = Prepared(peer, self._key(caller), upgrade, section)
         return prepared
