@@ -273,10 +273,14 @@ def text(
     routes: str = BOTH,
     more: str = "",
     patience: str = "500ms",
+    providers: str = "",
 ) -> str:
-    """Return a configuration with these routes. `more` are further top-level keys; "UPSTREAM" stands for the URL."""
+    """Return a configuration with these routes; "UPSTREAM" stands for the URL.
+
+    `more` are further top-level keys, `providers` further lines of that section.
+    """
     provider = PROVIDER.format(issuer=server.issuer, timeout=patience)
-    parts = [f"providers:\n  {provider}\nroutes:{routes}", more]
+    parts = [f"providers:\n  {provider}\n{providers}\nroutes:{routes}", more]
     for key, line in _USUAL.items():
         if not any(given.startswith(f"{key}:") for given in more.splitlines()):
             parts.append(line)
@@ -292,9 +296,15 @@ _USUAL = {
 
 @asynccontextmanager
 async def whole(
-    folder: Path, routes: str = BOTH, more: str = "", *, patience: str = "500ms", environ: dict[str, str] = ENVIRON
+    folder: Path,
+    routes: str = BOTH,
+    more: str = "",
+    *,
+    patience: str = "500ms",
+    providers: str = "",
+    environ: dict[str, str] = ENVIRON,
 ) -> AsyncIterator[Whole]:
-    """Run everything. The upstream judges tokens by the authorization server's record."""
+    """Run everything. The upstream judges tokens by the authorization server's record; `patience` is the provider's."""
     clock = Clock()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(AuthorizationServer(CLIENTS))
@@ -303,7 +313,7 @@ async def whole(
         stack.push_async_callback(upstream.stop)
         upstream.default = guarded(server)
         path = folder / "sidecar.yaml"
-        path.write_text(text(server, upstream, routes, more, patience))
+        path.write_text(text(server, upstream, routes, more, patience, providers))
         program = await stack.enter_async_context(serve(load(str(path), environ), clock=clock))
         program.path = str(path)
         running = Whole(server, upstream, program, clock)
