@@ -213,7 +213,7 @@ class Program:
             explain=self._explain,
             providers=tuple(self.settings.providers),
             token=self.settings.admin.token,
-            quit=None,
+            quit=self.stopped.set if self.settings.admin.quit else None,
         )
         return self.admin_state
 
@@ -290,17 +290,16 @@ def run(path: Path, environ: Mapping[str, str]) -> int:
 
 async def _until_signal(settings: Settings, path: str, environ: Mapping[str, str]) -> None:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
     async with serve(settings, path) as program:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _stopping(stop))
+            loop.add_signal_handler(number, _stopping(program.stopped))
         loop.add_signal_handler(signal.SIGHUP, _reloading(program, environ))
         *listeners, admin = map(str, program.addresses)
         _log.info("started", listeners=listeners, admin=admin, routes=len(settings.routes))
         for warning in settings.warnings:
             _log.warning("configuration_warning", warning=warning)
         watcher = asyncio.create_task(program.watch(environ))
-        await stop.wait()
+        await program.stopped.wait()
         watcher.cancel()
         _log.info("stopping")
     _log.info("stopped")

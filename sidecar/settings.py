@@ -51,6 +51,7 @@ class Listener:
 class Admin:
     bind: Address = Address("127.0.0.1", 8081)
     token: Secret | None = None
+    quit: bool = False  # whether POST /quit ends the program
 
 
 @dataclass(frozen=True, slots=True)

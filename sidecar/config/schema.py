@@ -77,6 +77,7 @@ class AdminKeys(Section):
 
     bind: kinds.Bind | None = _key("Address of the admin listener.", Admin().bind)
     token: kinds.HeaderKey | None = _key("Bearer token required on /v1/*. Needed for a bind beyond loopback.")
+    quit: kinds.Switch | None = _key("Let POST /quit end the sidecar, for Jobs.", default=False)
 
 
 class StoreKeys(Section):
