@@ -224,7 +224,7 @@ LATER_GRANTS: Final = ("token_exchange", "jwt_bearer")
 As = Annotated[Literal["app", "user", "none"], choice("app", "user", "none")]
 ClientAuth = Annotated[str, choice(*CLIENT_AUTH, later=LATER_CLIENT_AUTH)]
 GrantName = Annotated[str, choice(*GRANTS, later=LATER_GRANTS)]
-OnOutage = Annotated[Literal["fail", "local"], choice("fail", "local")]
+OnOutage = Annotated[Literal["fail", "local"], choice("fail", later=["local"])]
 Scheme = Annotated[str, choice("Bearer", later=["DPoP"])]
 Unmatched = Annotated[Literal["refuse", "forward"], choice("refuse", "forward")]
 Unsafe = Annotated[Literal["invalid_token", "never", "always"], choice("invalid_token", "never", "always")]

@@ -86,7 +86,7 @@ class StoreKeys(Section):
     url: kinds.SecretText | None = _key("The store: memory: or sqlite:PATH.", "sqlite:sidecar.db")
     keys: list[kinds.SecretText] | None = _key("Keys that encrypt the records, newest first, from `sidecar keygen`.")
     on_outage: kinds.OnOutage | None = _key(
-        "What user routes do while the store is away: fail, or go on with what this process knows (local).",
+        "What user routes without a valid token do while the store is away: fail.",
         StoreSettings().on_outage,
     )
 
