@@ -111,6 +111,14 @@ def _canonical(value: Any) -> Any:
     return sorted(value) if isinstance(value, frozenset) else value
 
 
+class Identity(NamedTuple):
+    """Who signed in: the issuer's subject, and the issuer's own session where it names one (`sid`)."""
+
+    issuer: str
+    subject: str
+    sid: str = ""
+
+
 class TokenKey(NamedTuple):
     """The key of the cache and of the flight: the fingerprint of a `TokenSpec`, and the identity it is for.
 

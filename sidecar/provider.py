@@ -11,15 +11,18 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Unavailable
+from sidecar.oauth.authorization import read_push
 from sidecar.oauth.client_auth import authenticate
 from sidecar.oauth.metadata import Metadata
 from sidecar.oauth.pacing import Pacer, Request
 from sidecar.oauth.token_response import judge
+from sidecar.provider_keys import Keys
 from sidecar.provider_metadata import Discovery, Found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sidecar.oauth.signature import KeySet
     from sidecar.provider_http import Reply
     from sidecar.settings import ProviderSettings
 
@@ -61,6 +64,7 @@ class AuthorizationServer:
         self._jitter = jitter
         self._http = Http(settings)
         self._discovery = Discovery(settings, self._http.get, clock)
+        self._keys = Keys(self._http.get, clock)
         self._pacer = Pacer()
         self._slots = asyncio.Semaphore(MAX_REQUESTS)
         self._reachable: bool | None = None
@@ -102,6 +106,30 @@ class AuthorizationServer:
             return False
         return not isinstance(reply, Unavailable | Invalid) and reply.status == 200  # noqa: PLR2004 - section 2.2
 
+    async def push(self, form: Form) -> str | Unavailable | ClientRefused | Invalid:
+        """Push an authorization request (RFC 9126); return its `request_uri`, or what came instead."""
+        until = self._pacer.provider_hold(now := self._clock())
+        if until is not None:
+            return Unavailable("backing_off", until - now)
+        try:
+            async with asyncio.timeout_at(self._deadline()), self._slots:
+                return await self._push(form)
+        except TimeoutError:
+            return Unavailable("timeout")
+
+    async def keys(self, *, missing: bool = False) -> KeySet | Unavailable | Invalid:
+        """Return the server's public keys, or why there are none. `missing`: those returned before lacked one."""
+        try:
+            async with asyncio.timeout_at(self._deadline()):
+                metadata = await self._discovery.metadata()
+                if not isinstance(metadata, Metadata):
+                    return metadata
+                if metadata.jwks_uri is None:
+                    return Invalid("metadata_jwks_uri")
+                return await self._keys.keys(metadata.jwks_uri, missing=missing)
+        except TimeoutError:
+            return Unavailable("timeout")
+
     async def metadata(self) -> Found:
         """Return the server's metadata, discovered if need be, or why there is none."""
         return await self._discovery.metadata()
@@ -120,6 +148,7 @@ class AuthorizationServer:
         """Close the connections; what is under way ends as unavailable."""
         await self._http.close()
         await self._discovery.close()
+        await self._keys.close()
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._settings.timeout.total
@@ -148,6 +177,25 @@ class AuthorizationServer:
         if isinstance(reply, Unavailable | Invalid):
             return reply
         return judge(reply.status, reply.headers, reply.body, requested_at=requested_at, asked=asked, now=self._clock())
+
+    async def _push(self, form: Form) -> str | Unavailable | ClientRefused | Invalid:
+        metadata = await self._discovery.metadata()
+        if not isinstance(metadata, Metadata):
+            return metadata
+        if metadata.pushed_authorization_request_endpoint is None:
+            return Invalid("metadata_pushed_authorization_request_endpoint")
+        headers, authenticated = authenticate(self._settings, [pair for pair in form if pair[0] != "client_id"])
+        if not any(name == "client_id" for name, _ in authenticated):  # RFC 9126 section 2.1: also beside Basic
+            authenticated = [("client_id", self._settings.client_id), *authenticated]
+        reply = await self._http.post(metadata.pushed_authorization_request_endpoint, headers, authenticated)
+        if isinstance(reply, Unavailable | Invalid):
+            return reply
+        request_uri = read_push(reply.status, reply.body)
+        if request_uri is not None:
+            return request_uri
+        now = self._clock()
+        outcome = judge(reply.status, reply.headers, reply.body, requested_at=now, asked=frozenset(), now=now)
+        return outcome if isinstance(outcome, Unavailable | ClientRefused) else Invalid("request_uri")
 
     async def _post(self, endpoint: str, form: Form) -> Reply:
         headers, authenticated = authenticate(self._settings, form)

@@ -23,6 +23,7 @@ from sidecar.credentials.registry import AuthorizationServer, Registry
 from sidecar.credentials.renewal import Renewals
 from sidecar.credentials.sessions import Sessions
 from sidecar.credentials.sight import REST, Kit, Trip, rest_a_while
+from sidecar.credentials.sign_ins import SignIns
 from sidecar.credentials.suspicions import Suspicions
 from sidecar.credentials.writer import STORE_FAULTS, Writer
 from sidecar.errors import Refusal
@@ -90,6 +91,7 @@ class Broker:
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
         self.sessions = Sessions(self._registry, self._records, self._memory, clock)
+        self.sign_ins = SignIns(self.sessions, self._records, clock)
         store.watch(self._changed)
 
     def ready(self, key: TokenKey, now: float) -> Credential | None:

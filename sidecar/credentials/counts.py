@@ -20,4 +20,5 @@ class Counts:
     store_write_retries: int = 0  # further attempts to store a rotated refresh token
     generation_regressions: int = 0  # the store held an older refresh token than this process
     damaged_records: int = 0  # records that could not be opened, taken for missing
+    changed_identities: int = 0  # renewals that came back for somebody else than who signed in
     still_rejected: int = 0  # rejections that were passed on, since a renewal had just not helped

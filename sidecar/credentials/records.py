@@ -63,6 +63,31 @@ class Records:
                 raise StoreBrokenError("the key of the session identifiers cannot be opened") from None
         return session_name(identifier(self._pepper, session_id))
 
+    async def found_by(self, kind: str, *texts: str) -> str:
+        """Return the name of a record that is found by `texts`, none of which can be read from it."""
+        hashed = (await self.name("\0".join([kind, *texts]))).removeprefix(SESSIONS)
+        return f"{kind}:{hashed}"
+
+    async def read(self, name: str) -> tuple[bytes | None, int | None]:
+        """Return what was written as `name` and its version. What cannot be opened has a version alone."""
+        stored = await self.store.get(name)
+        if stored is None:
+            return None, None
+        try:
+            return self._vault.open(name, stored.version, stored.value), stored.version
+        except SealError:
+            self._counts.damaged_records += 1
+            _log.error("record_damaged", extra={"record": name[:20]})
+            return None, stored.version
+
+    async def write(
+        self, name: str, plain: bytes, over: int | None, now: float, expires_at: float, attempt: int = 0
+    ) -> bool:
+        """Write `plain`, sealed, over the version that was read; say whether nobody had written in between."""
+        version = next_version(over, now) + 1000**attempt - 1
+        sealed = self._vault.seal(name, version, plain)
+        return await self.store.put(name, sealed, expected=over, version=version, expires_at=expires_at)
+
     async def load(self, name: str) -> Loaded:
         """Return the record `name`, if there is one that can be opened."""
         version = None

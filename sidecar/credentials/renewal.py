@@ -12,9 +12,10 @@ An application's token has no refresh token to lose: where the store is away it 
 
 from __future__ import annotations
 
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sidecar.credentials.lifecycle import Plan, Verdict, dead_at, settle
 from sidecar.credentials.session_record import Chain, SessionRecord, renewed, rotated, serves
@@ -33,6 +34,7 @@ ROUNDS = 8
 CONFIRM_AFTER = 0.25
 """Seconds between an `invalid_grant` and the reading that confirms it."""
 CONSENT_PAUSE = 30.0
+_log = logging.getLogger(__name__)
 _NEEDS_USER = frozenset({"interaction_required", "login_required", "consent_required"})  # OpenID Connect Core 3.1.2.6
 
 
@@ -96,6 +98,8 @@ class Renewals:
     async def _settle(
         self, trip: Trip, sight: Sight, outcome: Outcome, planned: Plan, lock: AsyncExitStack
     ) -> Credential | None:
+        if isinstance(outcome, Granted) and _of_another(trip, sight, outcome):
+            await self._end(trip, sight, outcome)
         after = self._after(trip, sight, outcome, planned)
         if after is not None and not await self._writer.store(trip, sight, after, lock):
             return None
@@ -151,6 +155,18 @@ class Renewals:
             self._kit.memory.drop(trip.name)
             raise Refusal("login_required")
 
+    async def _end(self, trip: Trip, sight: Sight, granted: Granted) -> NoReturn:
+        """End a session whose token was renewed for another than who signed in (OpenID Connect Core section 12.2)."""
+        self._kit.counts.changed_identities += 1
+        _log.error("identity_changed", extra={"record": trip.name[:20], "provider": trip.provider})
+        self._kit.memory.bury(trip.name, self._kit.clock())
+        await self._kit.records.delete(trip.name)
+        self._kit.memory.bury(trip.name, self._kit.clock())
+        for token in (granted.refresh_token, sight.held.refresh_token):
+            if token is not None:
+                await trip.bound.server.revoke(token, "refresh_token")
+        raise Refusal("login_required", "The authorization server renewed the token for another user.")
+
     async def _erase(self, trip: Trip, loaded: Loaded, rest: SessionRecord) -> bool:
         if rest.chains:
             return await self._kit.records.save(trip.name, rest, loaded, self._kit.clock())
@@ -160,6 +176,15 @@ class Renewals:
         if loaded.record is None:
             self._kit.memory.unknown(trip.name, self._kit.clock())
         return Refusal("login_required")
+
+
+def _of_another(trip: Trip, sight: Sight, granted: Granted) -> bool:
+    identity = sight.chain.identity if sight.chain else None
+    if identity is None or granted.id_token is None:
+        return False
+    from sidecar.oauth.id_token import same_person  # noqa: PLC0415 - joserfc takes 150 ms, and only sign-in needs it
+
+    return not same_person(granted.id_token, identity, trip.bound.spec.client)
 
 
 def _cause(sight: Sight) -> str:

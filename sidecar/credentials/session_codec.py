@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from sidecar.credentials.session_record import Bought, Chain, SessionRecord
+from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Bought, Chain, SessionRecord
 from sidecar.errors import StoreBrokenError
-from sidecar.model import Secret, Token
+from sidecar.model import Identity, Secret, Token
 
 FORMAT = 1
 _BOUGHT = (
@@ -29,6 +29,8 @@ def encode(record: SessionRecord) -> bytes:
             "last_used": record.last_used,
             "subject": record.subject,
             "chains": {provider: _chain(chain) for provider, chain in record.chains.items()},
+            "idle": record.idle,
+            "absolute": record.absolute,
         }
     )
 
@@ -48,6 +50,8 @@ def _chain(chain: Chain) -> dict[str, Any]:
         "generation": chain.generation,
         "refresh_token": chain.refresh_token.reveal() if chain.refresh_token is not None else None,
         "tokens": [_bought(bought) for bought in chain.tokens],
+        "identity": chain.identity,
+        "id_token": chain.id_token.reveal() if chain.id_token is not None else None,
     }
 
 
@@ -70,7 +74,7 @@ def _bought(bought: Bought) -> dict[str, Any]:
 
 
 def _record(data: object) -> SessionRecord:
-    members = _members(data, "format created last_used subject chains")
+    members = _members(data, "format created last_used subject chains", idle=IDLE_LIFE, absolute=ABSOLUTE_LIFE)
     if members["format"] != FORMAT or not isinstance(members["chains"], dict):
         raise ValueError
     return SessionRecord(
@@ -78,18 +82,22 @@ def _record(data: object) -> SessionRecord:
         _time(members["last_used"]),
         None if members["subject"] is None else _text(members["subject"]),
         {provider: _read_chain(chain) for provider, chain in members["chains"].items()},
+        _time(members["idle"]),
+        _time(members["absolute"]),
     )
 
 
 def _read_chain(data: object) -> Chain:
-    members = _members(data, "home born generation refresh_token tokens")
-    refresh_token = members["refresh_token"]
+    members = _members(data, "home born generation refresh_token tokens", identity=None, id_token=None)
+    identity = members["identity"]
     return Chain(
         _text(members["home"]),
         _count(members["born"]),
         _count(members["generation"]),
-        None if refresh_token is None else _secret(refresh_token),
+        _optional_secret(members["refresh_token"]),
         tuple(_read_bought(bought) for bought in _list(members["tokens"])),
+        None if identity is None else _identity(identity),
+        _optional_secret(members["id_token"]),
     )
 
 
@@ -114,10 +122,16 @@ def _read_bought(data: object) -> Bought:
     )
 
 
-def _members(data: object, names: str) -> dict[str, Any]:
-    if not isinstance(data, dict) or data.keys() != set(names.split()):
+def _members(data: object, names: str, **later: Any) -> dict[str, Any]:
+    """Return the members. `later` are those that records of earlier versions lack, with what holds for them."""
+    if not isinstance(data, dict) or (later | data).keys() != {*names.split(), *later}:
         raise ValueError
-    return data
+    return {**later, **data}
+
+
+def _identity(value: object) -> Identity:
+    issuer, subject, sid = _list(value)
+    return Identity(_text(issuer), _text(subject), _text(sid))
 
 
 def _text(value: object) -> str:
@@ -132,6 +146,10 @@ def _secret(value: object) -> Secret:
     if not (text and text.isascii() and text.isprintable()) or " " in text:
         raise ValueError
     return Secret(text)
+
+
+def _optional_secret(value: object) -> Secret | None:
+    return None if value is None else _secret(value)
 
 
 def _time(value: object) -> float:

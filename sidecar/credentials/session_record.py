@@ -15,7 +15,7 @@ from sidecar.credentials.lifecycle import dead_at
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sidecar.model import Granted, Secret, Token, TokenSpec
+    from sidecar.model import Granted, Identity, Secret, Token, TokenSpec
 
 IDLE_LIFE = 7 * 86_400.0
 """Seconds after its last use at which a session ends."""
@@ -60,16 +60,13 @@ class Chain:
     generation: int = 1
     refresh_token: Secret | None = None
     tokens: tuple[Bought, ...] = ()
+    identity: Identity | None = None  # where the sidecar itself signed the user in
+    id_token: Secret | None = None  # the newest one of that sign-in
 
     @property
     def order(self) -> Order:
         """Return the chain's place in time."""
         return self.born, self.generation
-
-    @property
-    def ends_at(self) -> float:
-        """Return the end of the absolute lifetime."""
-        return self.born / 1000 + ABSOLUTE_LIFE
 
     def find(self, spec: TokenSpec, rejected: Order | None) -> Bought | None:
         """Return the best stored token for `spec`: not older than what was rejected, then the longest-lived."""
@@ -82,23 +79,31 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """All that is kept about a session. `chains` is by provider. The session's id is not here, nor anywhere."""
+    """All that is kept about a session. `chains` is by provider. The session's id is not here, nor anywhere.
+
+    `idle` and `absolute` are the lifetimes that were in force at its sign-in, in seconds.
+    """
 
     created: float
     last_used: float
     subject: str | None = None
     chains: Mapping[str, Chain] = field(default_factory=dict)
+    idle: float = IDLE_LIFE
+    absolute: float = ABSOLUTE_LIFE
 
     @property
     def ends_at(self) -> float:
         """Return when nothing of this record may be used any more."""
-        return min(self.last_used + IDLE_LIFE, max((chain.ends_at for chain in self.chains.values()), default=0.0))
+        return min(self.last_used + self.idle, max(map(self._end_of, self.chains.values()), default=0.0))
 
     def chain(self, provider: str, home: str, now: float) -> Chain | None:
         """Return the provider's chain while the session lives, where it belongs to this issuer and client."""
         chain = self.chains.get(provider)
-        alive = chain is not None and chain.home == home and now < min(chain.ends_at, self.ends_at)
+        alive = chain is not None and chain.home == home and now < min(self._end_of(chain), self.ends_at)
         return chain if alive else None
+
+    def _end_of(self, chain: Chain) -> float:
+        return chain.born / 1000 + self.absolute
 
     def with_chain(self, provider: str, chain: Chain, now: float) -> SessionRecord:
         """Return the record with the provider's chain replaced."""
@@ -134,11 +139,17 @@ def serves(bought: Bought, spec: TokenSpec) -> bool:
 
 
 def signed_in(
-    chain_home: str, born: int, granted: Granted, audience: str = "", resources: tuple[str, ...] = ()
+    chain_home: str,
+    born: int,
+    granted: Granted,
+    audience: str = "",
+    resources: tuple[str, ...] = (),
+    identity: Identity | None = None,
 ) -> Chain:
     """Return the chain of a new sign-in. Without `scope` in the response its token is taken for what the routes ask."""
     bought = Bought(granted.token, 1, audience=audience, resources=resources)
-    return Chain(chain_home, born, 1, granted.refresh_token, (bought,))
+    id_token = granted.id_token if identity else None
+    return Chain(chain_home, born, 1, granted.refresh_token, (bought,), identity, id_token)
 
 
 def renewed(chain: Chain, spec: TokenSpec, granted: Granted, now: float) -> Chain:
@@ -162,6 +173,7 @@ def renewed(chain: Chain, spec: TokenSpec, granted: Granted, now: float) -> Chai
         generation=generation,
         refresh_token=granted.refresh_token or chain.refresh_token,
         tokens=(*others[-(MOST_TOKENS - 1) :], bought),
+        id_token=(granted.id_token or chain.id_token) if chain.identity else None,
     )
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import orjson
 
 from sidecar.callers import session_id as session_ids
 from sidecar.credentials.records import SESSIONS, Loaded, Records
-from sidecar.credentials.session_record import Chain, SessionRecord, signed_in
+from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, SessionRecord, signed_in
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
 from sidecar.model import Granted, Invalid
 from sidecar.oauth.token_response import judge
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sidecar.credentials.memory import Memory
     from sidecar.credentials.registry import Registry
+    from sidecar.model import Identity
 
 SHOWN = 12
 """Characters of a session's identifier that are shown."""
@@ -58,6 +59,13 @@ class SessionInfo:
     providers: tuple[ProviderInfo, ...]
 
 
+class Life(NamedTuple):
+    """How long a session lives, in seconds: after its last use, and after its sign-in."""
+
+    idle: float = IDLE_LIFE
+    absolute: float = ABSOLUTE_LIFE
+
+
 class Sessions:
     """The sessions of one store. Every method raises `Refusal` (store_unavailable) where the store is away."""
 
@@ -67,6 +75,7 @@ class Sessions:
         self._memory = memory
         self._clock = clock
         self._revocations: set[asyncio.Task[None]] = set()
+        self.life = Life()
 
     async def put(self, session_id: str, provider: str, response: Mapping[str, object]) -> SessionInfo:
         """Create the session or replace its whole chain at `provider` with a token response.
@@ -74,30 +83,45 @@ class Sessions:
         `response` is the body of the token response; `audience` (a string) and `resource` (a string or a list, RFC
         8707) may say what its access token is for. `Refusal` (bad_request) where it is no good.
         """
-        home = self._registry.home(provider)
-        if home is None:
-            raise Refusal("bad_request", "No user route of the configuration uses this provider.")
+        home = self._home(provider)
         granted = _judge(response, self._clock())
         audience, resources = _audience(response), _resources(response)
-        name = await self._name(session_id)
+        name = await self.name(session_id)
 
         def join(record: SessionRecord | None, now: float) -> SessionRecord:
-            record = record if record and now < record.ends_at else SessionRecord(now, now)
-            before = record.chains.get(provider)
+            alive = record if record and now < record.ends_at else SessionRecord(now, now)
+            before = alive.chains.get(provider)
             born = max(int(now * 1000), before.born + 1 if before else 1)
-            return record.with_chain(provider, signed_in(home, born, granted, audience, resources), now)
+            alive = replace(alive, idle=self.life.idle, absolute=self.life.absolute)
+            return alive.with_chain(provider, signed_in(home, born, granted, audience, resources), now)
 
         record = await self._replace(name, join)
         self._memory.drop(name)
         return _info(name, record, self._clock())
 
+    async def open(self, name: str, provider: str, granted: Granted, identity: Identity) -> None:
+        """Make the session `name` of a user whom the sidecar itself signed in; what was under the name is gone."""
+        home = self._home(provider)
+
+        def join(_record: SessionRecord | None, now: float) -> SessionRecord:
+            chain = signed_in(home, int(now * 1000), granted, identity=identity)
+            return SessionRecord(now, now, identity.subject, {provider: chain}, *self.life)
+
+        await self._replace(name, join)
+        self._memory.drop(name)
+
+    async def load(self, name: str) -> SessionRecord | None:
+        """Return the record of a session that lives."""
+        record = (await asked(self._records.load(name))).record
+        return record if record and self._clock() < record.ends_at else None
+
     async def info(self, session_id: str) -> SessionInfo | None:
         """Return what may be shown of a session, None where there is none."""
-        return await self._show(await self._name(session_id))
+        return await self._show(await self.name(session_id))
 
     async def all(self, limit: int = 1000) -> list[SessionInfo]:
         """Return up to `limit` sessions, by identifier."""
-        names = (await _asked(self._records.sessions()))[:limit]
+        names = (await asked(self._records.sessions()))[:limit]
         return [info for info in [await self._show(name) for name in names] if info is not None]
 
     async def delete(self, session_id: str) -> bool:
@@ -105,17 +129,18 @@ class Sessions:
 
         From the return of the store on no instance that hears of it uses the session; revocation is best effort.
         """
-        return await self._delete(await self._name(session_id))
+        return await self.erase(await self.name(session_id))
 
     async def delete_listed(self, identifier: str) -> bool:
         """Delete the one session that `all` shows with this identifier; False where it is not exactly one."""
-        names = await _asked(self._records.sessions(identifier)) if len(identifier) >= SHOWN else []
-        return len(names) == 1 and await self._delete(names[0])
+        names = await asked(self._records.sessions(identifier)) if len(identifier) >= SHOWN else []
+        return len(names) == 1 and await self.erase(names[0])
 
     async def flush_last_used(self) -> None:
         """Store the time of last use of the sessions for which it lags."""
+        every = min(TOUCH_EVERY, self.life.idle / 4)
         for name, entry in self._memory.entries():
-            if name.startswith(SESSIONS) and entry.used_at > entry.last_used + TOUCH_EVERY:
+            if name.startswith(SESSIONS) and entry.used_at > entry.last_used + every:
                 await self._touch(name, entry.used_at)
                 entry.last_used = entry.used_at
 
@@ -124,28 +149,29 @@ class Sessions:
         while self._revocations:
             await asyncio.wait(self._revocations)
 
-    async def _name(self, session_id: str) -> str:
+    async def name(self, session_id: str) -> str:
+        """Return the name of a session's record; `Refusal` (bad_request) for an id that cannot be one."""
         try:
             session_ids.read(session_id.encode("ascii"))
         except (Refusal, UnicodeEncodeError):
             raise Refusal("bad_request", "The session id is malformed.") from None
-        return await _asked(self._records.name(session_id))
+        return await asked(self._records.name(session_id))
 
     async def _replace(self, name: str, join: Callable[[SessionRecord | None, float], SessionRecord]) -> SessionRecord:
         for attempt in range(ATTEMPTS):
-            over = await _asked(self._records.load(name))
+            over = await asked(self._records.load(name))
             now = self._clock()
             record = join(over.record, now)
-            if await _asked(self._records.save(name, record, over, now, attempt)):
+            if await asked(self._records.save(name, record, over, now, attempt)):
                 return record
         raise Refusal("store_unavailable", retry_after=1)
 
     async def _show(self, name: str) -> SessionInfo | None:
-        record = (await _asked(self._records.load(name))).record
-        now = self._clock()
-        return _info(name, record, now) if record and now < record.ends_at else None
+        record = await self.load(name)
+        return _info(name, record, self._clock()) if record else None
 
-    async def _delete(self, name: str) -> bool:
+    async def erase(self, name: str, *, wait: bool = True) -> bool:
+        """Delete the session `name` and revoke its refresh tokens, see `delete`. `wait`: for the revocation too."""
         self._memory.bury(name, self._clock())
         deleted, record = await self._erase(name)
         self._memory.bury(name, self._clock())  # whoever read it before the deletion adopts nothing
@@ -153,18 +179,25 @@ class Sessions:
             revocation = asyncio.get_running_loop().create_task(self._revoke(record))
             self._revocations.add(revocation)
             revocation.add_done_callback(self._revocations.discard)
-            await asyncio.shield(revocation)
+            if wait:
+                await asyncio.shield(revocation)
         return deleted
+
+    def _home(self, provider: str) -> str:
+        home = self._registry.home(provider)
+        if home is None:
+            raise Refusal("bad_request", "No user route of the configuration uses this provider.")
+        return home
 
     async def _erase(self, name: str) -> tuple[bool, SessionRecord | None]:
         over = Loaded()
         for _ in range(ATTEMPTS):
-            over = await _asked(self._records.load(name))
+            over = await asked(self._records.load(name))
             if over.version is None:
                 break
-            if await _asked(self._records.delete(name, over)):
+            if await asked(self._records.delete(name, over)):
                 return True, over.record
-        return await _asked(self._records.delete(name)), over.record
+        return await asked(self._records.delete(name)), over.record
 
     async def _revoke(self, record: SessionRecord) -> None:
         async def one(provider: str, chain: Chain) -> None:
@@ -178,13 +211,14 @@ class Sessions:
             task.cancel()
 
     async def _touch(self, name: str, used_at: float) -> None:
-        over = await _asked(self._records.load(name))
+        over = await asked(self._records.load(name))
         if over.record is not None and used_at > over.record.last_used:
             # Where another write came in between, that was a use as well.
-            await _asked(self._records.save(name, replace(over.record, last_used=used_at), over, self._clock()))
+            await asked(self._records.save(name, replace(over.record, last_used=used_at), over, self._clock()))
 
 
-async def _asked(answer: Awaitable[T]) -> T:
+async def asked(answer: Awaitable[T]) -> T:
+    """Return what the store answers; `Refusal` (store_unavailable) where it does not."""
     try:
         return await answer
     except (StoreUnavailableError, StoreBrokenError):

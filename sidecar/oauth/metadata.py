@@ -22,7 +22,7 @@ class MetadataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The members of RFC 8414 section 2 (and OpenID Connect, RFC 9126) that are used; None where not published."""
+    """The members of RFC 8414 section 2, OpenID Connect, RFC 9126 and RFC 9207 that are used; None: not published."""
 
     issuer: str
     token_endpoint: str
@@ -33,6 +33,9 @@ class Metadata:
     end_session_endpoint: str | None = None
     pushed_authorization_request_endpoint: str | None = None
     token_endpoint_auth_methods: tuple[str, ...] = ()
+    id_token_algorithms: tuple[str, ...] = ()
+    iss_in_response: bool = False  # RFC 9207 section 3
+    par_required: bool = False  # RFC 9126 section 5
 
 
 OPTIONAL_ENDPOINTS = (
@@ -77,6 +80,9 @@ def read_metadata(document: object, issuer: str) -> Metadata:
         token_endpoint,
         **{name: _endpoint(document, name, schemes) for name in OPTIONAL_ENDPOINTS},
         token_endpoint_auth_methods=_names(document, "token_endpoint_auth_methods_supported"),
+        id_token_algorithms=_names(document, "id_token_signing_alg_values_supported"),
+        iss_in_response=document.get("authorization_response_iss_parameter_supported") is True,
+        par_required=document.get("require_pushed_authorization_requests") is True,
     )
 
 
