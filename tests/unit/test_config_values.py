@@ -102,7 +102,7 @@ def test_sections_are_compiled_completely(tmp_path: Path) -> None:
     made = settings(
         tmp_path,
         IDP + ROUTE + f"listeners: [{{bind: '[::1]:80', app: a}}, {{bind: 'unix:{tmp_path}/s'}}]\n"
-        f"admin: {{bind: 0.0.0.0:9, token: t}}\nstore: {{url: 'memory:', keys: [{K1}, {K2}], on_outage: local}}\n"
+        f"admin: {{bind: 0.0.0.0:9, token: t}}\nstore: {{url: 'memory:', keys: [{K1}, {K2}], on_outage: fail}}\n"
         "callers: {session: [{header: X-S}], apps: {a: {basic: k}, b: {header: X-K, key: k}}}\n"
         "tunnels: {allow: ['*.example.com:443', 'A.:1']}\ndestinations: {deny_private: true}\n"
         "limits: {headers: 1KiB, connections: 5, idle_timeout: 1.5}\nunmatched: forward\nvia: me\naccess_log: true\n",
@@ -115,7 +115,7 @@ def test_sections_are_compiled_completely(tmp_path: Path) -> None:
     assert (made.store.url, made.store.keys, made.store.on_outage) == (
         Secret("memory:"),
         (Secret(K1), Secret(K2)),
-        "local",
+        "fail",
     )
     assert [(kind.keyword, kind.app) for kind in made.apps] == [("basic", "a"), ("header", "b")]
     assert [kind.keyword for kind in made.sessions] == ["header"]
