@@ -125,7 +125,7 @@ class ResponseRules:
 
     def __init__(self, carriers: Iterable[bytes], cookies: frozenset[bytes], via: str = "") -> None:
         self._via = via.encode("ascii")
-        self._cookies = tuple(name + b"=" for name in cookies)
+        self._cookies = cookies
         self._actions = {
             **dict.fromkeys(HOP_BY_HOP | frozenset(carriers), _DROP),
             b"transfer-encoding": _CODING,
@@ -153,7 +153,7 @@ class ResponseRules:
                 if name not in nominated:
                     kept.append(line)
             elif action == _SET_COOKIE:
-                if not line[11:].lstrip().startswith(self._cookies):
+                if line[11:].partition(b"=")[0].strip() not in self._cookies:
                     kept.append(line)
             elif (action == _CODING and chunked) or (action > _CODING and upgrade):
                 kept.append(line)

@@ -47,7 +47,7 @@ TOKEN = b"token-of-"
 SESSION_COOKIE = "sidecar_session"
 SESSION_HEADER = "X-Session-Id"
 LIMITS = Limits(head_timeout=3.0, idle_timeout=3.0)
-TIMEOUT = UpstreamTimeout(connect=1.0, response=2.0, idle=2.0)
+TIMEOUT = UpstreamTimeout(connect=1.0, response=1.0, idle=1.0)
 REPLAY_LIMIT = 4 * KIB
 
 

@@ -112,7 +112,7 @@ class Raw:
         reader.send(h11.Request(method=method, target=b"/", headers=[(b"Host", b"x")]))
         reader.send(h11.EndOfMessage())
         found: Answer | None = None
-        interims: Sequence[tuple[int, list[tuple[bytes, bytes]]]] = ()
+        interims: list[tuple[int, list[tuple[bytes, bytes]]]] = []
         while True:
             try:
                 event = reader.next_event()

@@ -197,6 +197,8 @@ class Connection(asyncio.Protocol):
             self._reader = None
             self.transport.write(b"HTTP/1.1 400 Not For A Strict Reader\r\nContent-Length: 0\r\n\r\n")
             return
+        if self._reader is None:
+            return
         head = self._reader.head
         if head is not None and not self._answered_at_head:
             answer = self._upstream.next_answer("head")
