@@ -11,6 +11,7 @@ from sidecar.config.sections import Entry, Parsed
 if TYPE_CHECKING:
     from sidecar.config.reading import Path
     from sidecar.model import Secret
+    from sidecar.stores.contract import Store
 
 BEYOND = "write `insecure: true` where the network between is trusted, such as a compose network"
 
@@ -31,7 +32,7 @@ class World:
 
     is_file: Callable[[str], bool]
     is_folder: Callable[[str], bool]
-    open_store: Callable[[str], object]
+    open_store: Callable[[str], Store]
     check_key: Callable[[Secret], object]  # ValueError says what is wrong with a store key
     store_kinds: tuple[str, ...]
 

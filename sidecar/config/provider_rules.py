@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING
 from sidecar.config import addresses
 from sidecar.config.finding import BEYOND, Finding, World, bad_keys
 from sidecar.config.problems import either, near
-from sidecar.config.schema import LATER_STORES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.config.sections import Entry, Parsed
 
-_ENDPOINTS = ("issuer", "token_endpoint", "revocation_endpoint", "authorization_endpoint", "jwks_uri")
+_ENDPOINTS = (
+    "issuer",
+    "token_endpoint",
+    "revocation_endpoint",
+    "authorization_endpoint",
+    "jwks_uri",
+    "end_session_endpoint",
+    "pushed_authorization_request_endpoint",
+)
 
 
 def providers_are_complete(parsed: Parsed, _world: World) -> Iterator[Finding]:
@@ -67,7 +74,7 @@ def tls_files_are_there(parsed: Parsed, world: World) -> Iterator[Finding]:
 
 
 def store_is_known(parsed: Parsed, world: World) -> Iterator[Finding]:
-    """Ask the store's kind about its URL, where this version has that kind."""
+    """Ask the store's kind about its URL; one that has no place for a generated key needs `keys`."""
     store = parsed.single.get("store")
     if store is None or store.model.url is None:
         return
@@ -75,16 +82,19 @@ def store_is_known(parsed: Parsed, world: World) -> Iterator[Finding]:
     scheme, colon, _ = url.partition(":")
     expected = f"expected {either(f'{kind}:' for kind in world.store_kinds)} at the start"
     if not colon or scheme not in world.store_kinds:
-        later = scheme in LATER_STORES
-        hint = near(scheme, world.store_kinds) if colon and not later else ""
-        yield Finding(
-            ("store", "url"), expected + (": this store is not supported by this version" if later else ""), hint
-        )
+        yield Finding(("store", "url"), expected, near(scheme, world.store_kinds) if colon else "")
         return
     try:
-        world.open_store(url)
+        opened = world.open_store(url)
     except ValueError as error:
         yield Finding(("store", "url"), str(error))
+        return
+    if opened.shared and opened.home is None and not store.model.keys:
+        yield Finding(
+            ("store", "url"),
+            "this store needs store.keys: instances that share it have to know the same",
+            "make one with `sidecar keygen`",
+        )
 
 
 def store_keys_are_keys(parsed: Parsed, world: World) -> Iterator[Finding]:

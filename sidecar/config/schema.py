@@ -21,9 +21,11 @@ from sidecar.settings import (
     Admin,
     Destinations,
     Limits,
+    Login,
     ProviderSettings,
     ProviderTimeout,
     Replay,
+    SessionLife,
     StoreSettings,
     UpstreamTimeout,
 )
@@ -31,11 +33,10 @@ from sidecar.settings import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LATER_SECTIONS: Final = ("login",)
+LATER_SECTIONS: Final[tuple[str, ...]] = ()
 LATER_CALLERS: Final = tuple(
     name for name in ("bearer", "peer_uid", "jwt") if name not in SESSION_KINDS and name not in APP_KINDS
 )
-LATER_STORES: Final = ("redis", "rediss", "redis+sentinel", "redis+cluster")
 DEFAULT_SESSIONS: Final = (("cookie", "sidecar_session"), ("header", "X-Session-Id"))
 _DEFAULT_SESSIONS_SHOWN: Final = [dict([pair]) for pair in DEFAULT_SESSIONS]
 
@@ -43,7 +44,7 @@ _DEFAULT_SESSIONS_SHOWN: Final = [dict([pair]) for pair in DEFAULT_SESSIONS]
 def _shown(value: Any) -> Any:
     """Return a default as the file would spell it."""
     if isinstance(value, float):
-        return f"{value:g}s"
+        return f"{value / 86400:g}d" if value >= 86400 else f"{value:g}s"  # noqa: PLR2004 - a day
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1024 and value % 1024 == 0:  # noqa: PLR2004
         return f"{value // 2**20}MiB" if value % 2**20 == 0 else f"{value // 2**10}KiB"
     return value if isinstance(value, (bool, int, str, list)) else str(value)
@@ -65,6 +66,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True)
 
 
+Params = dict[kinds.ParamName, kinds.HiddenText]
+
+
 class ListenerKeys(Section):
     """A place where the sidecar takes requests."""
 
@@ -80,10 +84,40 @@ class AdminKeys(Section):
     quit: kinds.Switch | None = _key("Let POST /quit end the sidecar, for Jobs.", default=False)
 
 
+class LoginKeys(Section):
+    """The sidecar's own sign-in."""
+
+    bind: kinds.Bind | None = _key("Address of the sign-in listener.", _field(Login, "bind"))
+    public_url: kinds.PublicUrl | None = _key("The origin under which browsers reach /oauth2/. Required.")
+    provider: kinds.OneOrMoreNames | None = _key(
+        "Provider that signs users in, or several, the default first; the only one by default."
+    )
+    scope: kinds.Scopes | None = _key("Scopes to ask for; openid among them.", "openid")
+    return_to: kinds.ReturnTo | None = _key(
+        "URLs under which a browser may land after sign-in and sign-out, the default first; public_url by default."
+    )
+    cookie: kinds.CookieName | None = _key(
+        "Name of the session cookie, as it stands; by default the first cookie of callers.session, with the prefix "
+        "__Host- where public_url is https."
+    )
+    par: kinds.Par | None = _key(
+        "Push authorization requests (RFC 9126): auto where the provider offers it, require or never.",
+        _field(Login, "par"),
+    )
+    params: Params | None = _key("Extra parameters of every authorization request.")
+
+
+class SessionsKeys(Section):
+    """How long sessions live."""
+
+    idle: kinds.Duration | None = _key("Time after its last use at which a session ends.", SessionLife().idle)
+    absolute: kinds.Duration | None = _key("Time after its sign-in at which a session ends.", SessionLife().absolute)
+
+
 class StoreKeys(Section):
     """The store."""
 
-    url: kinds.SecretText | None = _key("The store: memory: or sqlite:PATH.", "sqlite:sidecar.db")
+    url: kinds.SecretText | None = _key("The store: memory:, sqlite:PATH or a Redis URL.", "sqlite:sidecar.db")
     keys: list[kinds.SecretText] | None = _key("Keys that encrypt the records, newest first, from `sidecar keygen`.")
     on_outage: kinds.OnOutage | None = _key(
         "What user routes without a valid token do while the store is away: fail.",
@@ -112,9 +146,6 @@ class ProviderTimeoutKeys(Section):
     total: kinds.Duration | None = _key("Time for the whole request.", ProviderTimeout().total)
 
 
-Params = dict[kinds.ParamName, kinds.HiddenText]
-
-
 class ProviderKeys(Section):
     """An authorization server and our client registration there."""
 
@@ -123,6 +154,10 @@ class ProviderKeys(Section):
     revocation_endpoint: kinds.Url | None = _key("Revocation endpoint (RFC 7009), in preference to discovery.")
     authorization_endpoint: kinds.Url | None = _key("Authorization endpoint, in preference to discovery.")
     jwks_uri: kinds.Url | None = _key("Address of the provider's keys, in preference to discovery.")
+    end_session_endpoint: kinds.Url | None = _key("Where browsers are sent to sign out, in preference to discovery.")
+    pushed_authorization_request_endpoint: kinds.Url | None = _key(
+        "Where authorization requests are pushed (RFC 9126), in preference to discovery."
+    )
     client_id: kinds.Text | None = _key("Our client identifier at this provider. Required.")
     client_secret: kinds.SecretText | None = _key("Our client secret: write a reference, not the secret itself.")
     client_auth: kinds.ClientAuth | None = _key(
@@ -253,6 +288,7 @@ def caller_kinds() -> tuple[type, ...]:
 
 _REQUIRED: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
     ListenerKeys: {"bind": "is missing: where to listen, such as 127.0.0.1:8080"},
+    LoginKeys: {"public_url": "is missing: the origin that browsers see, such as https://app.example.com"},
     ProviderKeys: {"client_id": "is missing: our client identifier at this provider"},
     RouteKeys: {
         "match": "is missing: which requests the route takes, such as {host: api.internal}",
@@ -282,6 +318,8 @@ File: Any = create_model(
     version=(kinds.Version | None, _key("Version of this format.", 1)),
     listeners=(list[ListenerKeys] | None, _key("Where requests are taken; 127.0.0.1:8080 by default.")),
     admin=(AdminKeys | None, _key("The admin listener: health, metrics, session API.")),
+    login=(LoginKeys | None, _key("The sidecar itself signs users in; left out: it does not.")),
+    sessions=(SessionsKeys | None, _key("How long sessions live.")),
     store=(StoreKeys | None, _key("Where sessions and tokens are kept.")),
     callers=(CallersKeys | None, _key("Who may call, and where the session's id stands.")),
     providers=(dict[kinds.Name, ProviderKeys] | None, _key("Authorization servers by name.")),

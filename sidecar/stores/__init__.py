@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.stores import memory, sqlite
+from sidecar.stores import memory, redis, sqlite
 
 if TYPE_CHECKING:
     from sidecar.stores.contract import Open, Store
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 STORES: dict[str, Open] = {
     "memory": memory.open_store,
     "sqlite": sqlite.open_store,
+    "redis": redis.open_store,
+    "rediss": redis.open_store,
+    "redis+sentinel": redis.open_store,
+    "redis+cluster": redis.open_store,
 }
 
 

@@ -183,11 +183,12 @@ MEANING = [
     Case("CF-05-verify-false", "providers:\n  idp: {issuer: https://a, client_id: a, client_auth: none, tls: {▶verify: false}}\nroutes: []", "providers.idp.tls.verify", "unknown key"),
     Case("tls-file-missing", route(f"{{{APP}, tls: {{ca: ▶no-such.pem}}}}"), "routes[0].tls.ca", "there is no such file, found 'no-such.pem'"),
     Case("tls-key-alone", route(f"{{{APP}, tls: {{▶key: sidecar.yaml}}}}"), "routes[0].tls.key", "a key needs its certificate"),
-    Case("store-redis-not-yet", routed("store: {url: ▶'redis://:s3cr3t-canary@redis'}"), "store.url", "this store is not supported by this version"),
+    Case("store-redis-without-keys", routed("store: {url: ▶'redis://:s3cr3t-canary@redis'}"), "store.url", "needs store.keys", "sidecar keygen"),
+    Case("store-redis-url", routed(f"store: {{keys: [{KEY}], url: ▶'redis://s3cr3t-canary@redis'}}"), "store.url", "write redis://"),
     Case("CF-14-store-key", routed("store: {keys: [▶s3cr3t-canary]}"), "store.keys[0]", "a store key starts with", "sidecar keygen"),
     Case("CF-14-store-key-length", routed("store: {keys: [▶sidecar-k1.abc]}"), "store.keys[0]", "this one has 3"),
     Case("CF-14-store-key-twice", routed(f"store: {{keys: [{KEY}, ▶{KEY}]}}"), "store.keys[1]", "in the list already"),
-    Case("store-unknown", routed("store: {url: ▶sqlit:x}"), "store.url", "expected 'memory:' or 'sqlite:' at the start", "did you mean 'sqlite'?"),
+    Case("store-unknown", routed("store: {url: ▶sqlit:x}"), "store.url", "expected 'memory:', 'sqlite:', 'redis:', 'rediss:', 'redis+sentinel:' or 'redis+cluster:' at the start", "did you mean 'sqlite'?"),
     Case("store-memory-with-path", routed("store: {url: ▶memory:x}"), "store.url", "memory:"),
 ]  # fmt: skip
 REFERENCES = [

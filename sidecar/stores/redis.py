@@ -1,0 +1,19 @@
+"""The stores on a network: one Redis (or Valkey) server, a master that Sentinels know, or a cluster.
+
+Takes a URL apart and opens nothing. What an URL may say stands in `redis_url` and, for operators, in `docs/redis.md`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.stores.redis_store import RedisStore
+from sidecar.stores.redis_url import parse
+
+if TYPE_CHECKING:
+    from sidecar.stores.contract import Store
+
+
+def open_store(url: str) -> Store:
+    """Return the store of a `redis:`, `rediss:`, `redis+sentinel:` or `redis+cluster:` URL."""
+    return RedisStore(parse(url))

@@ -1,0 +1,208 @@
+"""The only module that speaks with redis-py: commands with deadlines, one retry, and errors in our own words.
+
+Decides which failures count as "away" and which connections are made. An operation is tried twice within a hard limit,
+at most `AT_ONCE` at a time; while Redis is away the breaker refuses at once. Scripts may be sent twice: they must be
+harmless the second time. No message holds an address, a user or a password: the class of the error is all that is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sidecar.errors import StoreUnavailableError
+from sidecar.stores.redis_breaker import Breaker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from sidecar.stores.redis_record import Script
+    from sidecar.stores.redis_url import Login, RedisTarget
+
+AT_ONCE = 16
+SPARE = 4  # connections beyond those: subscription, listing of keys
+PAUSE = 0.02, 0.06
+SCAN_PATIENCE, SCAN_PAGE = 10.0, 1000
+SILENCE = 5.0
+
+# redis-py lets some of what a garbled reply breaks inside it escape as it is, hence the last three.
+_FOREIGN = (RedisError, RedisClusterException, OSError, ValueError, TypeError, LookupError)
+_AWAY = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ClusterDownError, OSError)
+
+T = TypeVar("T")
+
+
+class RedisDriver:
+    """One Redis, replicated Redis or cluster. Connects when it is first asked."""
+
+    def __init__(self, target: RedisTarget) -> None:
+        self._target = target
+        self._limit = (4 if target.scheme in ("redis+sentinel", "redis+cluster") else 2) * target.timeout
+        self._breaker = Breaker()
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._sentinels: Sentinel | None = None
+        self._client: Any = self._connected_to(target)
+        self._closed = False
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
+        """Run a script and return its reply. Keys are of one slot."""
+        return await self._ask(lambda: self._evaluate(script, keys, arguments))
+
+    async def ping(self) -> None:
+        """Return when Redis answers."""
+        await self._ask(lambda: self._client.execute_command("PING"))
+
+    async def facts(self) -> dict[str, Any]:
+        """Return what the server (in a cluster: one master) tells of itself."""
+        target: dict[str, Any] = {}
+        if self._target.clustered:
+            await self.ping()
+            target = {"target_nodes": self._client.get_default_node()}
+        told: dict[str, Any] = await self._ask(lambda: self._client.execute_command("INFO", **target))
+        if self._target.clustered:
+            told["connected_slaves"] = len(self._client.get_replicas())
+        return told
+
+    async def replicated(self, key: str, replicas: int) -> bool:
+        """Say whether so many replicas have, a moment after now, what was written to the node of `key`."""
+        return bool(await self._ask(lambda: self._wait(key, replicas), retry=False))
+
+    async def keys(self, pattern: str) -> list[bytes]:
+        """Return the names of the keys that match the glob `pattern`, of all masters; in no order, some twice."""
+
+        async def scan() -> list[bytes]:
+            return [name async for name in self._client.scan_iter(match=pattern, count=SCAN_PAGE)]
+
+        return await self._ask(scan, limit=SCAN_PATIENCE)
+
+    @asynccontextmanager
+    async def subscription(self, channel: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give the messages of `channel` from now on, until the connection is lost (`StoreUnavailableError`)."""
+        pubsub = self._client.pubsub()
+        try:
+            async with asyncio.timeout(self._limit):
+                await pubsub.subscribe(channel)
+            yield _messages(pubsub)
+        except _FOREIGN as error:
+            raise _translated(error) from None
+        finally:
+            await pubsub.aclose()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        for owner in (self._client, self._sentinels):
+            if owner is not None:
+                await owner.aclose()
+
+    # -- one operation --------------------------------------------------------------------------------------------
+
+    async def _ask(self, operation: Callable[[], Awaitable[T]], *, retry: bool = True, limit: float | None = None) -> T:
+        async with self._places:
+            # Only here, after the wait for a place: others may have found out meanwhile.
+            if self._closed:
+                raise StoreUnavailableError("the store is closed")
+            probing = not self._breaker.closed
+            if not self._breaker.admits():
+                raise StoreUnavailableError("Redis did not answer a moment ago")
+            try:
+                async with asyncio.timeout(limit or self._limit):
+                    answer = await self._try_twice(operation) if retry and not probing else await operation()
+            except _FOREIGN as error:
+                self._judge(error)
+                raise _translated(error) from None
+            except BaseException:
+                self._breaker.gave_up()
+                raise
+            self._breaker.succeeded()
+            return answer
+
+    async def _try_twice(self, operation: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await operation()
+        except (*_AWAY, ReadOnlyError) as error:
+            if isinstance(error, ReadOnlyError):
+                await self._forget_connections()
+            await asyncio.sleep(random.uniform(*PAUSE))  # noqa: S311 - spreads the callers, hides nothing
+            return await operation()
+
+    def _judge(self, error: Exception) -> None:
+        if isinstance(error, _AWAY):
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+
+    async def _forget_connections(self) -> None:
+        """Look the server up anew: ours has become a replica."""
+        if not self._target.clustered:
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
+        try:
+            return await self._client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self._client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
+
+    async def _wait(self, key: str, replicas: int) -> bool:
+        # WAIT counts from the last write of its own connection, so one is made there: what came before is older.
+        pipeline = self._client.pipeline(transaction=False)
+        where = {"target_nodes": [self._client.get_node_from_key(key)]} if self._target.clustered else {}
+        pipeline.execute_command("SET", key, "", "PX", 1000)
+        pipeline.execute_command("WAIT", replicas, int(self._target.timeout * 500), **where)
+        _, acknowledged = await pipeline.execute()
+        return int(acknowledged) >= replicas
+
+    # -- connecting -----------------------------------------------------------------------------------------------
+
+    def _connected_to(self, target: RedisTarget) -> Any:
+        options = {**_options(target), **_login(target.login)}
+        if target.clustered:
+            nodes = [ClusterNode(node.host, node.port) for node in target.nodes]
+            return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
+        if not target.master:
+            ((host, port),) = target.nodes
+            return Redis(host=host, port=port, db=target.database, **options)
+        self._sentinels = Sentinel(  # type: ignore[no-untyped-call]
+            target.nodes, sentinel_kwargs={**_options(target), **_login(target.sentinel_login)}, **options
+        )
+        return self._sentinels.master_for(target.master, db=target.database)
+
+
+def _options(target: RedisTarget) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "driver_info": None,
+        "socket_timeout": target.timeout,
+        "socket_connect_timeout": target.timeout,
+        "max_connections": AT_ONCE + SPARE,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if target.tls is not None:
+        files = {"ssl_ca_certs": target.tls.ca, "ssl_certfile": target.tls.cert, "ssl_keyfile": target.tls.key}
+        options |= {"ssl": True} | {name: path for name, path in files.items() if path}
+    return options
+
+
+def _login(login: Login) -> dict[str, str | None]:
+    return {"username": login.username or None, "password": login.password or None}
+
+
+async def _messages(pubsub: Any) -> AsyncIterator[bytes]:
+    while True:
+        message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=SILENCE)
+        if message is not None:
+            yield message["data"]
+
+
+def _translated(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(f"Redis: {type(error).__name__}")

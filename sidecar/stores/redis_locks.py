@@ -1,0 +1,89 @@
+"""The three steps of a leased lock (see `leases`) in Redis, each one script; its host's clock counts durations only.
+
+A lock is a key that ends with its lease. One that would live longer than the lease that was asked for does not count:
+the clock of the host was set back, or a failover came to a host whose clock is behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sidecar.errors import StoreUnavailableError
+from sidecar.stores.redis_record import script
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sidecar.stores.redis_record import Script
+
+RELEASE_AGAIN = 0.3
+
+# KEYS: the lock. ARGV: owner, lease in milliseconds.
+TAKE = script("""
+local held = redis.call('GET', KEYS[1])
+if held then
+  local lease, owner = string.match(held, '^(%d+):(.+)$')
+  local left = redis.call('PTTL', KEYS[1])
+  if lease and owner ~= ARGV[1] and left >= 0 and left <= tonumber(lease) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[2] .. ':' .. ARGV[1], 'PX', ARGV[2])
+return 1
+""")
+RENEW = script("""
+local held = redis.call('GET', KEYS[1])
+if not held or string.match(held, ':(.+)$') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2] .. ':' .. ARGV[1], 'PX', ARGV[2])
+return 1
+""")
+RELEASE = script("""
+local held = redis.call('GET', KEYS[1])
+if not held or string.match(held, ':(.+)$') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
+
+
+class RedisLocks:
+    """The steps. `run(script, name, arguments)` runs a script on the lock `name`; each may be sent twice."""
+
+    def __init__(self, run: Callable[[Script, str, tuple[str, ...]], Awaitable[bool]]) -> None:
+        self._run = run
+        self._ends: dict[str, float] = {}  # by owner: when the lock ends by itself
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def take(self, name: str, owner: str, lease: float) -> bool:
+        """See `Locks.take`."""
+        return await self._extend(TAKE, name, owner, lease)
+
+    async def renew(self, name: str, owner: str, lease: float) -> bool:
+        """See `Locks.renew`."""
+        return await self._extend(RENEW, name, owner, lease)
+
+    async def release(self, name: str, owner: str) -> None:
+        """See `Locks.release`. Where Redis is away it is tried again in the background, until the lease has ended."""
+        ends = self._ends.pop(owner, 0.0)
+        try:
+            await self._run(RELEASE, name, (owner,))
+        except StoreUnavailableError:
+            task = asyncio.get_running_loop().create_task(self._release_later(name, owner, ends))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+
+    async def close(self) -> None:
+        """Give up releasing: what is left ends by itself."""
+        for task in self._releases:
+            task.cancel()
+        await asyncio.gather(*self._releases, return_exceptions=True)
+
+    async def _extend(self, step: Script, name: str, owner: str, lease: float) -> bool:
+        self._ends[owner] = time.monotonic() + lease
+        return await self._run(step, name, (owner, str(max(int(lease * 1000), 1))))
+
+    async def _release_later(self, name: str, owner: str, ends: float) -> None:
+        while time.monotonic() < ends:
+            await asyncio.sleep(RELEASE_AGAIN)
+            with suppress(StoreUnavailableError):
+                await self._run(RELEASE, name, (owner,))
+                return
