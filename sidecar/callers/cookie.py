@@ -9,21 +9,26 @@ from sidecar.callers import session_id
 from sidecar.message import RequestHead
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cookie:
     """The session id is the value of the cookie of this name. The other cookies of the request are kept."""
 
     keyword: ClassVar[str] = "cookie"
     cookie: str
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_start", self.cookie.encode("ascii") + b"=")
-        object.__setattr__(self, "carriers", frozenset())
-        object.__setattr__(self, "cookies", frozenset([self.cookie.encode("ascii")]))
+    @property
+    def carriers(self) -> frozenset[bytes]:
+        """No header line as a whole."""
+        return frozenset()
+
+    @property
+    def cookies(self) -> frozenset[bytes]:
+        """Our cookie."""
+        return frozenset([self.cookie.encode("ascii")])
 
     def find(self, head: RequestHead) -> str | None:
         """Return the id in our cookie; browsers send one, and two that differ are refused."""
-        start: bytes = self._start  # type: ignore[attr-defined]
+        start = self.cookie.encode("ascii") + b"="
         found = [
             pair.strip()[len(start) :].strip(b'"')
             for line in head.all(b"cookie")
