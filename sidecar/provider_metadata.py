@@ -26,7 +26,14 @@ RETRY = 300.0  # seconds until a copy that could not be renewed is asked for aga
 
 Found = Metadata | Unavailable | Invalid
 
-BY_HAND = ("token_endpoint", "revocation_endpoint", "authorization_endpoint", "jwks_uri")
+BY_HAND = (
+    "token_endpoint",
+    "revocation_endpoint",
+    "authorization_endpoint",
+    "jwks_uri",
+    "end_session_endpoint",
+    "pushed_authorization_request_endpoint",
+)
 
 
 class Discovery:

@@ -55,6 +55,37 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """The sidecar's own sign-in. `public_url` is the origin that browsers see, without a trailing slash.
+
+    `providers`: the first is the default. `return_to` are the URLs under which a browser may land afterwards, the first
+    where none is asked for. `cookie` is the name in use, prefix included.
+    """
+
+    public_url: str
+    providers: tuple[str, ...]
+    cookie: str
+    return_to: tuple[str, ...]
+    scopes: tuple[str, ...] = ("openid",)
+    bind: Address = Address("127.0.0.1", 8082)
+    par: Literal["auto", "require", "never"] = "auto"
+    params: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach it by https."""
+        return self.public_url.startswith("https:")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLife:
+    """How long a session lives: after its last use, and after its sign-in."""
+
+    idle: float = 7 * 86_400.0
+    absolute: float = 30 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSettings:
     url: Secret = field(default_factory=lambda: Secret("sqlite:sidecar.db"))
     keys: tuple[Secret, ...] = ()  # newest first, each as `sidecar keygen` prints it
@@ -78,6 +109,8 @@ class ProviderSettings:
     revocation_endpoint: str | None = None
     authorization_endpoint: str | None = None
     jwks_uri: str | None = None
+    end_session_endpoint: str | None = None
+    pushed_authorization_request_endpoint: str | None = None
     client_secret: Secret | None = None
     client_auth: str = "client_secret_basic"
     params: tuple[tuple[str, str], ...] = ()
@@ -161,8 +194,10 @@ class Settings:
 
     listeners: tuple[Listener, ...] = (Listener(Address("127.0.0.1", 8080)),)
     admin: Admin = Admin()
+    login: Login | None = None
     store: StoreSettings = field(default_factory=StoreSettings)
     sessions: tuple[SessionKind, ...] = ()
+    session_life: SessionLife = SessionLife()
     apps: tuple[AppKind, ...] = ()
     providers: dict[str, ProviderSettings] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()

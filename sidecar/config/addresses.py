@@ -188,6 +188,24 @@ def issuer(text: str) -> str:
     return url(text)
 
 
+def public_origin(text: str) -> str:
+    """Return an origin as browsers write it: lower case, without the scheme's own port and without a slash."""
+    _scheme, _authority, path, query, fragment = _split(text)
+    if path not in ("", "/") or query or fragment:
+        raise Misfit(hint="an origin has no path: the sidecar's pages are under /oauth2 of it")
+    return str(origin_of(text))
+
+
+def landing(text: str) -> str:
+    """Return an origin and path prefix under which a browser may land."""
+    _scheme, _authority, path, query, fragment = _split(text)
+    if query or fragment:
+        raise Misfit(hint="a place to return to has no query and no fragment; what is below it is allowed as well")
+    if "%" in path or any(segment in {".", ".."} for segment in path.split("/")) or "//" in path:
+        raise Misfit(hint="no percent signs, no empty and no dot segments")
+    return f"{origin_of(text)}{path or '/'}"
+
+
 def origin_of(text: str) -> Origin:
     """Return the origin of a URL that `url()` accepted."""
     scheme, authority, *_ = _split(text)

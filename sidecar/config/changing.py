@@ -10,7 +10,7 @@ from sidecar.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_LABELS = {"sessions": "callers.session", "apps": "callers.apps"}
+_LABELS = {"sessions": "callers.session", "session_life": "sessions", "apps": "callers.apps"}
 _BY_NAME = ("routes", "apps", "providers")
 _NOT_TOLD = ("files", "warnings")
 

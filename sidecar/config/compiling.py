@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar.callers import SESSION_KINDS, SessionKind
+from sidecar.callers.cookie import Cookie
 from sidecar.config.schema import DEFAULT_SESSIONS
 from sidecar.grants import GRANTS
 from sidecar.model import As, TokenSpec
@@ -15,11 +16,13 @@ from sidecar.settings import (
     Destinations,
     Limits,
     Listener,
+    Login,
     Match,
     ProviderSettings,
     ProviderTimeout,
     Replay,
     Route,
+    SessionLife,
     Settings,
     StoreSettings,
     Tls,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT_GRANTS: dict[As, str] = {"app": "client_credentials", "user": "session"}
+_DEFAULT_COOKIE = dict(DEFAULT_SESSIONS)["cookie"]
+HOST_PREFIX = "__Host-"
 _TLS_FILES = ("ca", "cert", "key")
 
 
@@ -40,11 +45,14 @@ def compiled(parsed: Parsed, absolute: Callable[[str], str]) -> Settings:
     """Return the settings. `absolute` turns the name of a file in the configuration into an absolute one."""
     single = parsed.single
     providers = {name: _provider(name, entry.model, absolute) for name, entry in parsed.providers.items()}
+    sessions = _default_sessions() if parsed.sessions is None else tuple(parsed.sessions)
     made: dict[str, Any] = {
         "listeners": tuple(_with(Listener, entry.model) for entry in parsed.listeners) or None,
         "admin": _part(Admin, single.get("admin")),
         "store": _part(StoreSettings, single.get("store")),
-        "sessions": _default_sessions() if parsed.sessions is None else tuple(parsed.sessions),
+        "login": _login(single.get("login"), sessions, providers),
+        "sessions": _with_login_cookie(sessions, single.get("login")),
+        "session_life": _part(SessionLife, single.get("sessions")),
         "apps": tuple(kind for kind in parsed.apps.values() if kind is not None),
         "providers": providers,
         "routes": _routes(parsed.routes, providers, absolute),
@@ -58,6 +66,50 @@ def compiled(parsed: Parsed, absolute: Callable[[str], str]) -> Settings:
 
 def _default_sessions() -> tuple[SessionKind, ...]:
     return tuple(SESSION_KINDS[keyword](name) for keyword, name in DEFAULT_SESSIONS)
+
+
+def login_cookie(login: Any, sessions: Iterable[SessionKind]) -> tuple[str, str] | None:
+    """Return the name that `callers.session` has for the cookie of sign-ins, and the name that is used instead.
+
+    The one place that decides: the listener sets the second, callers are looked for under the second. A name that
+    `login.cookie` spells out is used as it stands; else browsers are asked to guard it (`__Host-`) where they can.
+    None where no cookie of `callers.session` is meant.
+    """
+    cookies = [kind.cookie for kind in sessions if isinstance(kind, Cookie)]
+    if not cookies or (login.cookie and login.cookie not in cookies and cookies != [_DEFAULT_COOKIE]):
+        return None
+    if login.cookie:
+        return login.cookie if login.cookie in cookies else cookies[0], login.cookie
+    guarded = (login.public_url or "").startswith("https:") and not cookies[0].startswith(("__Host-", "__Secure-"))
+    return cookies[0], HOST_PREFIX + cookies[0] if guarded else cookies[0]
+
+
+def _with_login_cookie(sessions: tuple[SessionKind, ...], login: Entry | None) -> tuple[SessionKind, ...]:
+    names = login_cookie(login.model, sessions) if login else None
+    if names is None:
+        return sessions
+    written, used = names
+    cookie: SessionKind = SESSION_KINDS[Cookie.keyword](used)
+    return tuple(cookie if isinstance(kind, Cookie) and kind.cookie == written else kind for kind in sessions)
+
+
+def _login(
+    entry: Entry | None, sessions: Iterable[SessionKind], providers: dict[str, ProviderSettings]
+) -> Login | None:
+    if entry is None:
+        return None
+    model = entry.model
+    names = login_cookie(model, sessions)
+    scopes = frozenset[str]().union(*(model.scope or ()))
+    return _with(
+        Login,
+        model,
+        providers=tuple(model.provider or providers),
+        cookie=names[1] if names else "",
+        return_to=tuple(model.return_to or [f"{model.public_url}/"]),
+        scopes=("openid", *sorted(scopes - {"openid"})),
+        params=tuple((model.params or {}).items()),
+    )
 
 
 def _part(kind: type[T], entry: Entry | None) -> T | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sidecar.config import addresses
 from sidecar.config.finding import Finding, World, spot
 from sidecar.config.problems import near, quoted
-from sidecar.settings import Address, Admin, Settings
+from sidecar.settings import Address, Admin, Login, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sidecar.config.reading import Path
     from sidecar.config.sections import Parsed
     from sidecar.model import Origin
+
+LOGIN_BIND = Login("", (), "", ()).bind
 
 
 def apps_are_known(parsed: Parsed, _world: World) -> Iterator[Finding]:
@@ -73,6 +75,8 @@ def _own_addresses(parsed: Parsed) -> Iterator[tuple[str, Address]]:
     admin = _admin_bind(parsed)
     if admin is not None:
         yield "admin address", admin
+    for _path, login in _login_place(parsed):
+        yield "sign-in address", login
 
 
 def _reaches(origin: Origin, address: Address) -> bool:
@@ -106,7 +110,7 @@ def listeners_are_there(parsed: Parsed, world: World) -> Iterator[Finding]:
     """At least one listener; the folder of a unix socket exists."""
     if "listeners" in parsed.given and not parsed.listeners:
         yield Finding(("listeners",), "expected at least one listener", "leave the key out for 127.0.0.1:8080")
-    for path, bind in [*_listener_binds(parsed), *_admin_place(parsed)]:
+    for path, bind in _all_binds(parsed):
         folder = str(PurePosixPath(bind.path).parent)
         if bind.path and not world.is_folder(folder):
             yield Finding(path, f"the socket's folder {quoted(folder)} does not exist", "create it first")
@@ -117,10 +121,21 @@ def _admin_place(parsed: Parsed) -> list[tuple[Path, Address]]:
     return [] if bind is None else [(("admin", "bind") if "admin" in parsed.given else (), bind)]
 
 
+def _login_place(parsed: Parsed) -> list[tuple[Path, Address]]:
+    login = parsed.single.get("login")
+    if login is None or (login.model.bind is None and "bind" in login.given):
+        return []
+    return [(login.at("bind") if "bind" in login.given else login.path, login.model.bind or LOGIN_BIND)]
+
+
+def _all_binds(parsed: Parsed) -> list[tuple[Path, Address]]:
+    return [*_listener_binds(parsed), *_admin_place(parsed), *_login_place(parsed)]
+
+
 def addresses_differ(parsed: Parsed, _world: World) -> Iterator[Finding]:
     """Two doors cannot share one address."""
     seen: list[Address] = []
-    for path, bind in [*_listener_binds(parsed), *_admin_place(parsed)]:
+    for path, bind in _all_binds(parsed):
         if any(_same_address(bind, other) for other in seen):
             yield Finding(path or ("listeners",), "another listener has this address already", "choose another port")
         seen.append(bind)

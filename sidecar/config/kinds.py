@@ -168,7 +168,7 @@ Name = Annotated[
 RouteName = Annotated[
     str, Reads(_matches(_ROUTE_NAME, "a route's name is one word of at most 200 ASCII characters"), "a name", _STRING)
 ]
-Duration = Annotated[float, Reads(units.duration, units.DURATION, _number("2s", r"^[0-9.]+ ?(ms|s|m|h)?$"))]
+Duration = Annotated[float, Reads(units.duration, units.DURATION, _number("2s", r"^[0-9.]+ ?(ms|s|m|h|d)?$"))]
 Size = Annotated[int, Reads(units.size, units.SIZE, _number("64KiB", r"^[0-9.]+ ?([KMG]i?)?B?$"))]
 Count = Annotated[
     int, Reads(units.count, units.COUNT, {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, REFERENCE]})
@@ -192,6 +192,21 @@ Url = Annotated[str, Reads(addresses.url, addresses.URL, {"type": "string", "pat
 Issuer = Annotated[
     str, Reads(addresses.issuer, addresses.URL, {"type": "string", "pattern": r"^https?://[^?#]+$|\$\{.+\}"})
 ]
+PublicUrl = Annotated[
+    str,
+    Reads(
+        addresses.public_origin,
+        "an origin such as https://app.example.com",
+        {"type": "string", "pattern": r"^https?://[^/?#]+/?$|\$\{.+\}"},
+    ),
+]
+ReturnTo = Annotated[
+    list[Annotated[str, Reads(addresses.landing, "a URL such as https://app.example.com/")]],
+    BeforeValidator(_list_of_one),
+    WithJsonSchema(_ONE_OR_MORE),
+    Field(min_length=1),
+]
+OneOrMoreNames = Annotated[list[Name], BeforeValidator(_list_of_one), WithJsonSchema(_ONE_OR_MORE), Field(min_length=1)]
 TunnelTarget = Annotated[Tunnel, Reads(addresses.tunnel, addresses.TUNNEL, _STRING)]
 Header = Annotated[str, Reads(addresses.header, addresses.HEADER, _STRING)]
 CookieName = Annotated[str, Reads(addresses.token, "a cookie name such as sidecar_session", _STRING)]
@@ -225,6 +240,7 @@ As = Annotated[Literal["app", "user", "none"], choice("app", "user", "none")]
 ClientAuth = Annotated[str, choice(*CLIENT_AUTH, later=LATER_CLIENT_AUTH)]
 GrantName = Annotated[str, choice(*GRANTS, later=LATER_GRANTS)]
 OnOutage = Annotated[Literal["fail", "local"], choice("fail", later=["local"])]
+Par = Annotated[Literal["auto", "require", "never"], choice("auto", "require", "never")]
 Scheme = Annotated[str, choice("Bearer", later=["DPoP"])]
 Unmatched = Annotated[Literal["refuse", "forward"], choice("refuse", "forward")]
 Unsafe = Annotated[Literal["invalid_token", "never", "always"], choice("invalid_token", "never", "always")]

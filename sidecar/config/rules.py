@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.config import door_rules, provider_rules, route_rules
+from sidecar.config import door_rules, login_rules, provider_rules, route_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,13 @@ RULES: tuple[Rule, ...] = (
     door_rules.addresses_differ,
     door_rules.admin_is_guarded,
     door_rules.listeners_are_guarded,
+    login_rules.login_has_a_provider,
+    login_rules.login_providers_are_complete,
+    login_rules.login_asks_for_an_id_token,
+    login_rules.login_is_encrypted,
+    login_rules.login_cookie_is_looked_for,
+    login_rules.login_parameters_are_its_own,
+    login_rules.sessions_live_long_enough,
     provider_rules.providers_are_complete,
     provider_rules.providers_are_encrypted,
     provider_rules.tls_files_are_there,

@@ -108,7 +108,7 @@ class LoginKeys(Section):
 
 
 class SessionsKeys(Section):
-    """How long sessions live."""
+    """Lifetimes of sessions."""
 
     idle: kinds.Duration | None = _key("Time after its last use at which a session ends.", SessionLife().idle)
     absolute: kinds.Duration | None = _key("Time after its sign-in at which a session ends.", SessionLife().absolute)

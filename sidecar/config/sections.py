@@ -77,6 +77,14 @@ def parse(document: Document, data: Any) -> Parsed:
     return parsed
 
 
+_ENTRIES: dict[str, type[BaseModel]] = {
+    "admin": schema.AdminKeys,
+    "login": schema.LoginKeys,
+    "sessions": schema.SessionsKeys,
+    "store": schema.StoreKeys,
+}
+
+
 def _section(document: Document, parsed: Parsed, key: str, value: Any) -> None:
     if key == "listeners":
         parsed.listeners = list(_entries(document, (key,), schema.ListenerKeys, value, list))
@@ -84,9 +92,8 @@ def _section(document: Document, parsed: Parsed, key: str, value: Any) -> None:
         parsed.routes = list(_entries(document, (key,), schema.RouteKeys, value, list))
     elif key == "providers":
         parsed.providers = _providers(document, value)
-    elif key in ("admin", "store"):
-        model = schema.AdminKeys if key == "admin" else schema.StoreKeys
-        parsed.single[key] = _entry(document, (key,), model, value)
+    elif key in _ENTRIES:
+        parsed.single[key] = _entry(document, (key,), _ENTRIES[key], value)
     elif key == "callers":
         _callers(document, parsed, value)
     else:

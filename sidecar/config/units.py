@@ -7,7 +7,7 @@ import re
 from sidecar.config.problems import Misfit, near
 
 _NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)[ ]?([A-Za-z]*)\Z")
-_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
@@ -21,10 +21,10 @@ SWITCH = "true or false"
 
 
 def duration(text: str) -> float:
-    """Return seconds: `500ms`, `2s`, `5m`, `1h`, a plain number is seconds. More than 0."""
+    """Return seconds: `500ms`, `2s`, `5m`, `1h`, `7d`, a plain number is seconds. More than 0."""
     found = _NUMBER.match(text)
     if not found or found[2] not in _SECONDS:
-        raise Misfit(hint="a plain number is seconds; units are ms, s, m and h")
+        raise Misfit(hint="a plain number is seconds; units are ms, s, m, h and d")
     return _within(float(found[1]) * _SECONDS[found[2]], LONGEST, DURATION)
 
 

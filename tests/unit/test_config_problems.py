@@ -61,8 +61,6 @@ SHAPE = [
     Case("CF-01-not-a-mapping", "▶just text", "", "expected a mapping with keys such as providers and routes"),
     Case("CF-01-complex-key", "▶{? {a: b} : c}".replace("▶{? ", "{? ▶"), "", "a key is a text"),
     Case("version", routed("version: ▶2"), "version", "expected 1, found '2'", "version 1 of the format"),
-    Case("login-not-yet", routed("▶login: {bind: 127.0.0.1:8082}"), "login", "not supported by this version"),
-    Case("login-empty-not-yet", routed("▶login:"), "login", "not supported by this version"),
 ]  # fmt: skip
 VALUES = [
     Case("as-misspelt", route("{match: {host: a}, upstream: https://a.example.com, as: ▶usr}"), "routes[0].as", "expected 'app', 'user' or 'none', found 'usr'", "did you mean 'user'?"),
@@ -73,7 +71,7 @@ VALUES = [
     Case("apps-not-a-mapping", routed("callers: {apps: ▶[a]}\nlisteners: [{bind: 0.0.0.0:8080}]"), "callers.apps", "expected a mapping of names to proofs"),
     Case("match-missing", route("▶{upstream: https://a.example.com, as: app}"), "routes[0].match", "is missing"),
     Case("upstream-missing", route("▶{match: {host: a}, as: app}"), "routes[0].upstream", "is missing"),
-    Case("duration-word", routed("limits: {head_timeout: ▶soon}"), "limits.head_timeout", "expected a duration such as 500ms, 2s, 5m or 1h, found 'soon'", "ms, s, m and h"),
+    Case("duration-word", routed("limits: {head_timeout: ▶soon}"), "limits.head_timeout", "expected a duration such as 500ms, 2s, 5m or 1h, found 'soon'", "ms, s, m, h and d"),
     Case("duration-unit", routed("limits: {head_timeout: ▶10sec}"), "limits.head_timeout", "expected a duration", ""),
     Case("duration-zero", routed("limits: {idle_timeout: ▶0s}"), "limits.idle_timeout", "more than 0, found '0s'"),
     Case("duration-negative", routed("limits: {idle_timeout: ▶-1s}"), "limits.idle_timeout", "expected a duration"),
