@@ -28,7 +28,7 @@ from sidecar.admin.state import AdminState
 from sidecar.assembly import Corridor, assemble, specs
 from sidecar.config.watch import changes, digest
 from sidecar.credentials.broker import Broker
-from sidecar.credentials.vault import Vault, key_ring
+from sidecar.credentials.vault import Vault, key_ring, load_pepper
 from sidecar.errors import StoreUnavailableError
 from sidecar.explain import explain as explain  # noqa: PLC0414 - the command line asks for it here
 from sidecar.metrics import Metrics, Readers
@@ -93,7 +93,7 @@ class Program:
         stack.push_async_callback(self._close_providers)
         stack.push_async_callback(self.broker.close, FLIGHTS)
         stack.callback(self.wire.deadlines.stop)
-        await self._ask_store(lambda: self.broker.sessions.all(1))
+        await self._ask_store(lambda: load_pepper(self.store, vault))
         self.metrics.read = Readers(
             token_requests=lambda: {name: provider.requests for name, provider in self.providers.items()},
             upstream_connections=lambda: self.wire.upstreams,
