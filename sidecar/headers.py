@@ -39,13 +39,12 @@ _USUAL = frozenset(
     ]
 )  # fmt: skip
 
-_KEEP, _DROP, _HOST, _COOKIE, _CODING, _CONNECTION, _UPGRADE, _FORWARDS, _SET_COOKIE = range(9)
+_KEEP, _DROP, _HOST, _COOKIE, _CODING, _CONNECTION, _UPGRADE, _SET_COOKIE = range(8)
 _SPECIAL = {
     b"host": _HOST,
     b"transfer-encoding": _CODING,
     b"connection": _CONNECTION,
     b"upgrade": _UPGRADE,
-    b"max-forwards": _FORWARDS,
 }
 _CHUNKED = b"Transfer-Encoding: chunked"
 
@@ -81,6 +80,8 @@ class RequestRules:
                 kept.append(line[:5] + b" " + authority)
             elif action is not None and action > _HOST:
                 self._special(action, line, kept, upgrade)
+        if minor == 0 and b"host" not in headers.names:
+            kept.insert(0, b"Host: " + authority)  # what goes on is HTTP/1.1
         if self._via:
             _check_via(headers, self._via)
             kept.append(b"Via: 1.%d %b" % (minor, self._via))
@@ -95,8 +96,6 @@ class RequestRules:
                 kept.append(line[:7] + b" " + value)
         elif action == _CODING:
             kept.append(_CHUNKED)
-        elif action == _FORWARDS:
-            kept.append(line[:13] + b" %d" % (max_forwards(line[13:]) - 1))
         elif upgrade:
             kept.append(b"Connection: Upgrade" if action == _CONNECTION else line)
 
@@ -104,8 +103,8 @@ class RequestRules:
         return any(name in line for name in self._cookies)
 
     def _looks_like_ours(self, name: bytes) -> bool:
-        """X_Session_Id: gateways and CGI-like applications take it for X-Session-Id, so it may not pass either."""
-        return b"_" in name and name.replace(b"_", b"-") in self._dropped
+        """X_Session_Id, Content_Length: CGI-like applications take _ for -, so these may not pass either."""
+        return b"_" in name and ((like := name.replace(b"_", b"-")) in self._dropped or like in _FRAMING)
 
     def trailers(self, trailers: list[tuple[bytes, bytes]]) -> list[bytes]:
         """Return the trailer lines that may go on: none that frame, route, authenticate or identify."""
@@ -184,6 +183,20 @@ _TOKENS = "connection tokens"
 _NO_TOKENS: frozenset[bytes] = frozenset()
 
 
+RETURNING = frozenset([b"OPTIONS", b"TRACE"])
+"""The methods that Max-Forwards is for; others keep it as it came (RFC 9110 section 7.6.2)."""
+
+
+def one_hop_less(lines: list[bytes]) -> list[bytes]:
+    """Return the lines of a request with Max-Forwards counted down."""
+    start = b"max-forwards:"
+    size = len(start)
+    return [
+        line[:size] + b" %d" % (max_forwards(line[size:]) - 1) if line[:size].lower() == start else line
+        for line in lines
+    ]
+
+
 def max_forwards(value: bytes) -> int:
     """Return Max-Forwards (RFC 9110 section 7.6.2); raise `Refusal` where it is no number."""
     digits = value.strip(b" \t")
@@ -194,8 +207,9 @@ def max_forwards(value: bytes) -> int:
 
 def wants_upgrade(head: RequestHead) -> bool:
     """Say whether the request asks for another protocol that a tunnel can carry: not HTTP/2 (RFC 9113 dropped h2c)."""
-    if b"upgrade" not in head.names or head.minor == 0:
-        return False
+    names = head.names
+    if b"upgrade" not in names or head.minor == 0 or b"content-length" in names or b"transfer-encoding" in names:
+        return False  # with a body, nobody could say where the tunnel begins
     protocols = b",".join(head.all(b"upgrade")).lower()
     if b"content-length" in head.names or b"transfer-encoding" in head.names:
         return False  # a body would have to end before the tunnel begins; nobody upgrades that way

@@ -15,7 +15,7 @@ from sidecar import replay
 from sidecar.callers.recognise import admit, recognise
 from sidecar.credentials.broker import StillRejectedError
 from sidecar.errors import Refusal
-from sidecar.headers import RequestRules, ResponseRules, wants_upgrade
+from sidecar.headers import RETURNING, RequestRules, ResponseRules, one_hop_less, wants_upgrade
 from sidecar.model import APPLICATION, Caller, Target, TokenKey
 from sidecar.wire.problem import problem
 
@@ -85,14 +85,17 @@ class Lane:
     def prepare(self, head: RequestHead, peer: Peer) -> Prepared:
         """Recognise the caller, see that it may be here, and choose the header lines; raise `Refusal`."""
         headers = head.headers
-        prepared: Prepared | None = headers.memo.get(self)
+        name = (self, head.method) if head.method in RETURNING else self
+        prepared: Prepared | None = headers.memo.get(name)
         if prepared is None or prepared.peer != peer:
             caller = recognise(self._shared.apps, self._shared.sessions, head, peer, self.route.as_)
             admit(caller, peer, self.route.allow, bool(self._shared.apps))
             upgrade = wants_upgrade(head)
             lines = self.rules.lines(headers, self._host, upgrade=upgrade, minor=head.minor)
+            if head.method in RETURNING:
+                lines = one_hop_less(lines)
             section = b"".join(line + b"\r\n" for line in lines)
-            prepared = headers.memo[self] = Prepared(peer, self._key(caller), upgrade, section)
+            prepared = headers.memo[name] = Prepared(peer, self._key(caller), upgrade, section)
         return prepared
 
     def drive(self, exchange: Exchange, prepared: Prepared) -> None:

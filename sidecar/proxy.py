@@ -11,11 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 from sidecar.errors import Refusal
-from sidecar.headers import max_forwards
+from sidecar.headers import RETURNING, max_forwards
 from sidecar.routing import Router
 from sidecar.target import read_target
-
-_RETURNING = frozenset([b"OPTIONS", b"TRACE"])  # the methods that Max-Forwards is for (RFC 9110 section 7.6.2)
 
 if TYPE_CHECKING:
     from sidecar.elsewhere import Elsewhere
@@ -51,7 +49,7 @@ class Proxy:
             errand = exchange.errand = lane
             prepared = lane.prepare(head, exchange.downstream.peer)
             check_path(target, lane)
-            if head.method in _RETURNING:
+            if head.method in RETURNING:
                 check_method(head, lane)
             lane.drive(exchange, prepared)
         except Refusal as refusal:
@@ -59,7 +57,12 @@ class Proxy:
 
 
 def check_path(target: Target, lane: Lane) -> None:
-    """Raise `Refusal` where the upstream could read the path, or a token in it, differently than we do."""
+    """Raise `Refusal` where the upstream could read the path, or a token in it, differently than we do.
+
+    And where a caller that asked for https would be served in clear text (RFC 9110 section 4.2.2).
+    """
+    if target.scheme == "https" and lane.route.upstream.scheme != "https":
+        raise Refusal("destination_refused", "The request is for https, but the route's upstream is plain http.")
     if not target.plain and (lane.token or lane.route.strip_prefix):
         raise Refusal("bad_request", "The path can be read in more than one way (%2f, %5c, dot segments).")
     if lane.token and b"access_token=" in target.path and _has_token_parameter(target.path):
@@ -74,6 +77,5 @@ def check_method(head: RequestHead, lane: Lane) -> None:
     """Raise `Refusal` for TRACE with a token, which would come back in the body, and at the last hop of a method."""
     if head.method == b"TRACE" and lane.token:
         raise Refusal("method_refused", "TRACE would send the token back to the caller.")
-    forwards = head.all(b"max-forwards")
-    if forwards and max_forwards(forwards[0]) == 0:
+    if any(max_forwards(value) == 0 for value in head.all(b"max-forwards")):
         raise Refusal("method_refused", "Max-Forwards is 0: the request ends at this sidecar.")

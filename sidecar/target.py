@@ -41,7 +41,10 @@ def read_target(head: RequestHead) -> Target:
         return _origin_form(raw, host)
     if raw == b"*" and head.method == b"OPTIONS":
         return Target("asterisk", "http", host[0], host[1], raw, "*", True)
-    return _absolute_form(raw)
+    target = _absolute_form(raw)
+    if head.method == b"OPTIONS" and target.path == b"/" and raw[-1:] != b"/":
+        return target._replace(path=b"*", compared="*")  # RFC 9112 section 3.2.4: no path stands for the server itself
+    return target
 
 
 @lru_cache(maxsize=_MOST_REMEMBERED)

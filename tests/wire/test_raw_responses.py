@@ -420,9 +420,7 @@ REMOVED = {
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 @pytest.mark.parametrize("case", REMOVED)
-def test_hop_by_hop_and_our_own_identifiers_leave_the_response(
-    both: dict[str, Corridor], case: str, variant: Variant
-):
+def test_hop_by_hop_and_our_own_identifiers_leave_the_response(both: dict[str, Corridor], case: str, variant: Variant):
     """[HD-03, LK-15] What belongs to one connection, or would set our identifiers, stays behind; the rest does not."""
     corridor = start(both, variant)
     with corridor.client() as client:
@@ -468,7 +466,9 @@ OLD = b"GET @/x@ HTTP/1.0\r\nHost: @host@\r\n\r\n"
         pytest.param(OK, b"hi", id="HD-21-length"),
         pytest.param(CHUNKED_HI, b"hi", id="HD-21-chunked"),
         pytest.param(_ok(b"", b"", b"103 Early Hints") + OK, b"hi", id="HD-21-interim"),
-        pytest.param(_ok(b"Transfer-Encoding: chunked\r\n", b"2\r\nhi\r\n0\r\nX: y\r\n\r\n"), b"hi", id="HD-21-trailers"),
+        pytest.param(
+            _ok(b"Transfer-Encoding: chunked\r\n", b"2\r\nhi\r\n0\r\nX: y\r\n\r\n"), b"hi", id="HD-21-trailers"
+        ),
         pytest.param(_ok(b"", b"", b"204 No Content"), b"", id="HD-21-204"),
     ],
 )
