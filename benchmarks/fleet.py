@@ -73,9 +73,11 @@ def check(running: Running, scene: Scene, sizes: Iterable[int], *, absolute: boo
     """Raise CheckError unless tokens and bodies are right."""
     _check_token(running, scene, absolute=absolute)
     for size in sizes:
-        answer = get(running.port, running.requests(scene, f"/{size}")[0], absolute=absolute)
-        if answer.status != 200 or answer.body != body_of(size):
-            raise CheckError(f"/{size} answered {answer.status} with another body of {len(answer.body)} bytes")
+        for path in (f"/{size}", f"/varied/{size}"):
+            request = running.requests(scene, path)[0]
+            answer = get(running.port, request, absolute=absolute)
+            if answer.status != 200 or answer.body != body_of(size):
+                raise CheckError(f"/{size} answered {answer.status} with another body of {len(answer.body)} bytes")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from benchmarks.load import Load, run, write_requests
 from benchmarks.measure import stage
 from benchmarks.peers import PEERS
 from benchmarks.report import table
+from benchmarks.scene import varied
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +91,9 @@ def main() -> int:
                 say(f"not measured: {found.missing[wanted.peer]}")
                 return 1
             proxy = found.running[0]
-            path = write_requests(scene.directory / "hot.requests", proxy.requests(scene, f"/{wanted.size}"))
+            path = write_requests(
+                scene.directory / "hot.requests", varied(proxy.requests(scene, f"/varied/{wanted.size}"))
+            )
             run(proxy.port, Load(32, 1, path))
             own, whole, total = shares(_recorded(proxy.program.pid, proxy.port, wanted, path))
     rows = [

@@ -54,7 +54,8 @@ def _wrk() -> str:
 def write_requests(path: Path, requests: Sequence[Request], *, absolute: bool = False) -> Path:
     """The file that `load.lua` reads, in origin form or, as HTTP_PROXY clients send it, in absolute form."""
     lines = (
-        f"{f'http://{item.host}' if absolute else ''}{item.path}\t{item.host}\t{item.cookie}\n" for item in requests
+        f"{f'http://{item.host}' if absolute else ''}{item.path}\t{item.host}\t{item.cookie}\t{item.id}\n"
+        for item in requests
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines))

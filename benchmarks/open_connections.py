@@ -20,6 +20,7 @@ from benchmarks.measure import Sample, measure, stage
 from benchmarks.peers import PEERS
 from benchmarks.places import LOOPBACK
 from benchmarks.report import digits, table
+from benchmarks.scene import varied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,8 +95,8 @@ def main() -> int:
             say(f"not measured: {name}: {why}")
         for _ in range(wanted.rounds):
             for running in up.running:
-                requests = running.requests(scene, f"/{SIZE}")
-                path = write_requests(scene.directory / f"{running.peer.name}.requests", requests)
+                requests = running.requests(scene, f"/varied/{SIZE}")
+                path = write_requests(scene.directory / f"{running.peer.name}.requests", varied(requests))
                 for count in wanted.counts:
                     wants = Load(wanted.connections, wanted.seconds, path)
                     sample = _measured(running, requests[0], count, wants)

@@ -22,7 +22,7 @@ from benchmarks.peers import sidecar
 from benchmarks.peers.contract import Launch
 from benchmarks.places import free_port
 from benchmarks.report import digits, table
-from benchmarks.scene import Request, Scene, requests_for
+from benchmarks.scene import Request, Scene, requests_for, varied
 from benchmarks.session_api import put_sessions
 from benchmarks.wire import get
 
@@ -46,7 +46,7 @@ def _requests(scene: Scene, count: int) -> tuple[Request, ...]:
     for index, number in enumerate(range(0, count, max(1, count // MOST_ASKED) | 1)):
         host, path = ("many.internal", f"/r{number}") if number % 2 else (f"r{number}.internal", "")
         session = scene.sessions[index % len(scene.sessions)]
-        found += requests_for(host, f"{path}/{SIZE}", [session])
+        found += requests_for(host, f"{path}/varied/{SIZE}", [session])
     return tuple(found)
 
 
@@ -80,7 +80,7 @@ def main() -> int:
         up = {count: _start(stack, scene, count) for count in wanted.counts}
         for _ in range(wanted.rounds):
             for count, running in up.items():
-                path = write_requests(scene.directory / f"{count}.requests", _requests(scene, count))
+                path = write_requests(scene.directory / f"{count}.requests", varied(_requests(scene, count)))
                 samples[count].append(measure(running, Load(32, wanted.seconds, path)))
                 say(f"{count} routes: {samples[count][-1].cpu_us:.1f} µs {samples[count][-1].kinds}")
         memory = {count: processes.rss_bytes(running.program.pid) for count, running in up.items()}

@@ -20,12 +20,13 @@ from benchmarks.measure import Sample, measure, stage
 from benchmarks.peers import PEERS
 from benchmarks.places import RESULTS
 from benchmarks.report import Case, Report, markdown
+from benchmarks.scene import varied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.fleet import Running
-    from benchmarks.scene import Scene
+    from benchmarks.scene import Request, Scene
 
 Key = tuple[bool, int, str]
 
@@ -40,6 +41,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement, after 1 s of warm-up")
     parser.add_argument("--tls", action="store_true", help="the same again with TLS to the upstream")
     parser.add_argument("--absolute", action="store_true", help="requests in absolute form, as HTTP_PROXY clients send")
+    parser.add_argument("--same-heads", action="store_true", help="without X-Request-Id: heads repeat themselves")
     parser.add_argument(
         "--pin", action="store_true", help="proxies on the first CPU, wrk and the upstream on the others"
     )
@@ -56,6 +58,10 @@ def _rotated(running: tuple[Running, ...], by: int) -> tuple[Running, ...]:
     return running[at:] + running[:at]
 
 
+def _load(proxy: Running, scene: Scene, size: int, *, same: bool) -> tuple[Request, ...]:
+    return proxy.requests(scene, f"/{size}") if same else varied(proxy.requests(scene, f"/varied/{size}"))
+
+
 def _rounds(
     running: tuple[Running, ...], scene: Scene, wanted: argparse.Namespace
 ) -> Iterator[tuple[int, Running, Sample]]:
@@ -63,7 +69,7 @@ def _rounds(
         for number in range(wanted.rounds):
             for proxy in _rotated(running, number):
                 path = scene.directory / f"{proxy.peer.name}-{size}.requests"
-                write_requests(path, proxy.requests(scene, f"/{size}"), absolute=wanted.absolute)
+                write_requests(path, _load(proxy, scene, size, same=wanted.same_heads), absolute=wanted.absolute)
                 sample = measure(proxy, Load(wanted.connections, wanted.seconds, path))
                 say(
                     f"{'tls' if scene.tls else 'plain'} {size} B, round {number + 1}/{wanted.rounds},"
@@ -92,7 +98,7 @@ def compare(wanted: argparse.Namespace) -> Report:
     cases = tuple(Case(*key, tuple(samples[key])) for key in order if samples.get(key))
     shown = {
         name: getattr(wanted, name)
-        for name in ("sizes", "connections", "sessions", "rounds", "seconds", "absolute", "pin")
+        for name in ("sizes", "connections", "sessions", "rounds", "seconds", "same_heads", "absolute", "pin")
     }
     titles = {name: PEERS[name].title for name in wanted.peers}
     return Report(before, shown, titles, versions, missing, cases)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.places import LOOPBACK
@@ -18,6 +19,7 @@ SCOPE = "bench.read"
 CLIENT_ID = "bench-client"
 CLIENT_SECRET = "bench-client-secret"
 TLS_NAME = "localhost"
+VARIED = 10_000  # different requests; more than anybody should remember
 TOKEN_LENGTH = 700  # about what a signed JWT access token takes
 
 
@@ -52,14 +54,16 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of the load: Host, path with query, and the Cookie header."""
+    """One request of the load: Host, path with query, the Cookie header, and the request's own identifier, if any."""
 
     host: str
     path: str
     cookie: str
+    id: str = ""
 
     def headers(self) -> Mapping[str, str]:
-        return {"Host": self.host, "Cookie": self.cookie, "User-Agent": "legacy-app/1.0", "Accept": "application/json"}
+        same = {"Host": self.host, "Cookie": self.cookie, "User-Agent": "legacy-app/1.0", "Accept": "application/json"}
+        return same | ({"X-Request-Id": self.id} if self.id else {})
 
 
 def make_token(owner: str) -> str:
@@ -75,3 +79,13 @@ def make_sessions(count: int) -> tuple[Session, ...]:
 def requests_for(host: str, path: str, sessions: Sequence[Session]) -> tuple[Request, ...]:
     """The same request once for each session; the session cookie stands between two others."""
     return tuple(Request(host, path, f"theme=dark; sidecar_session={item.id}; lang=en") for item in sessions)
+
+
+def varied(requests: Sequence[Request]) -> tuple[Request, ...]:
+    """These requests again and again, no two with the same header section (`/varied/…` answers likewise).
+
+    Clients that trace their requests send such; without it, a proxy that remembers whole heads would be measured at
+    what it remembers.
+    """
+    repeated = itertools.islice(itertools.cycle(requests), max(VARIED, len(requests)))
+    return tuple(replace(one, id=secrets.token_hex(16)) for one in repeated)

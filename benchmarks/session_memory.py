@@ -15,7 +15,7 @@ from benchmarks.peers import sidecar
 from benchmarks.peers.contract import Launch
 from benchmarks.places import LOOPBACK, free_port
 from benchmarks.report import table
-from benchmarks.scene import USER_HOST
+from benchmarks.scene import USER_HOST, varied
 from benchmarks.session_api import put_sessions
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def _rows(scene: Scene) -> Iterator[list[str]]:
         _use_each(running, scene)
         yield row("each used once", "")
         for number in (min(FEW, count), count):
-            requests = running.requests(scene, "/170")[:number]
-            requests_file = write_requests(scene.directory / f"{number}.requests", requests)
+            requests = running.requests(scene, "/varied/170")[:number]
+            requests_file = write_requests(scene.directory / f"{number}.requests", varied(requests))
             sample = measure(running, Load(32, LOAD_SECONDS, requests_file))
             failed = f", {sample.failures} FAILED" if sample.failures else ""
             yield row(f"under load of {number:,} of them", f"{sample.cpu_us:.1f} µs CPU/request{failed}")
