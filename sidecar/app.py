@@ -39,7 +39,7 @@ from sidecar.wire.context import Wire
 from sidecar.wire.downstream import Downstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from sidecar.wire.exchange import Exchange
 
@@ -102,7 +102,8 @@ class Program:
         self.metrics.reloaded(True)
         for listener in self.settings.listeners:
             await self._listen(listener.bind, listener.app)
-        admin = await stack.enter_async_context(serving(make_application(self._admin()), self.settings.admin.bind))
+        with _naming(self.settings.admin.bind):
+            admin = await stack.enter_async_context(serving(make_application(self._admin()), self.settings.admin.bind))
         self.admin_port = admin.port
         self._own = [*self._addresses, admin]
         self._take(self.settings, self._own)
@@ -114,7 +115,8 @@ class Program:
 
     async def _listen(self, bind: Address, app: str | None) -> None:
         loop = asyncio.get_running_loop()
-        sock = _bind(bind)
+        with _naming(bind):
+            sock = _bind(bind)
         server = await loop.create_server(lambda: Downstream(self.wire, app), sock=sock, backlog=BACKLOG) if not (
             bind.path) else await loop.create_unix_server(
             lambda: Downstream(self.wire, app), sock=sock, backlog=BACKLOG)  # fmt: skip
@@ -235,6 +237,16 @@ def _providers(
         else AuthorizationServer(one, clock, random.random)
         for name, one in settings.providers.items()
     }
+
+
+@contextlib.contextmanager
+def _naming(address: Address) -> Iterator[None]:
+    """Say which address cannot be listened on."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise OSError(error.errno, f"cannot listen on {address}: {reason}") from None
 
 
 def _bind(address: Address) -> socket.socket:
