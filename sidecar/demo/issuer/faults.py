@@ -1,7 +1,8 @@
 """The fault switches: what the server does wrong on purpose, for the next N requests or until it is told otherwise.
 
 Two sorts. `down`, `status`, `html`, `empty`, `truncated`, `line_feed` and `error` answer instead of the endpoint, so
-nothing is spent or issued. `lost` and `expires_in` spoil a real answer: the tokens exist, the client does not learn it.
+nothing is spent or issued. `lost`, `late` and `expires_in` spoil a real answer: the tokens exist, the client does not
+learn it, or not soon.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Faults:
     slow: float = 0.0  # seconds before anything else happens
     down: bool = False  # the connection is closed without an answer, nothing was done
     lost: bool = False  # the same, after everything was done
+    late: float = 0.0  # seconds after everything was done, before the answer
     status: int = 0  # 500, 503, 429 …
     retry_after: str = ""  # goes with `status`
     html: bool = False  # 200 and a page
@@ -66,6 +68,7 @@ _KINDS: dict[str, Any] = {
     "slow": int | float,
     "down": bool,
     "lost": bool,
+    "late": int | float,
     "status": int,
     "retry_after": str,
     "html": bool,

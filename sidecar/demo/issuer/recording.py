@@ -80,6 +80,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         entry.outcome = canned.name
         return canned.response
     response = await _endpoint(request, handler, entry)
+    await asyncio.sleep(faults.late)
     return _hang_up(request, entry, "lost") if faults.lost else response
 
 

@@ -1,0 +1,223 @@
+"""The far side in a process of its own: the authorization server with rotation and no leeway, and the upstream.
+
+Both in one process, so that order needs no clocks: the upstream knows of every token whose it is, of which rotation,
+and whether its family lives. Commands come as lines of JSON on standard input, answers go to standard output.
+
+`reuse` of refresh token n is told apart at once: where a token of the rotation that spent it has already been seen by
+the upstream, the rotation was acknowledged and an acknowledged refresh token was lost; else nobody ever had its result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import signal
+import sys
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sidecar.demo.authorization_server import AuthorizationServer
+from sidecar.demo.issuer.clients import Client
+from sidecar.demo.issuer.faults import Faults
+from sidecar.demo.issuer.ledger import Family, Ledger, RefreshToken
+
+CLIENT = Client("legacy-app", "soak-client-secret")
+SCOPE = "profiles.read"
+OVERTIME = 2.0
+"""Seconds after the expiry for which the upstream takes a token, as most do: the machine may be that slow."""
+
+
+@dataclass(slots=True)
+class Latency(Faults):
+    """Fault switches whose `slow` and `late` are upper bounds: each request draws its own."""
+
+    draw: random.Random = field(default_factory=random.Random)
+
+    def take(self, path: str) -> Faults:
+        taken = Faults.take(self, path)
+        return replace(taken, slow=self.draw.uniform(0, taken.slow), late=self.draw.uniform(0, taken.late))
+
+
+@dataclass(slots=True)
+class Reuse:
+    """A refresh token that was sent twice. `acknowledged`: the upstream had seen what its first use had brought."""
+
+    subject: str
+    rotation: int
+    seconds: float  # since its first use
+    acknowledged: bool
+
+
+class Register(Ledger):
+    """The ledger, counting rotations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rotations: dict[int, int] = {}  # by family
+        self.rotation_of_refresh: dict[str, int] = {}
+        self.rotation_of_access: dict[str, int] = {}
+        self.seen: dict[int, int] = {}  # the newest rotation that the upstream saw, by family
+        self.reuses: list[Reuse] = []
+        self.rotated_at: dict[str, float] = {}  # by hash of the access token; monotonic, which processes share
+
+    def add_refresh(self, family: Family) -> str:
+        text = super().add_refresh(family)
+        rotation = self.rotations[id(family)] = self.rotations.get(id(family), -1) + 1
+        self.rotation_of_refresh[text] = rotation
+        access = next(reversed(self.access))  # issued a line before
+        self.rotation_of_access[access] = rotation
+        self.rotated_at[digest(access)] = time.monotonic()
+        return text
+
+    def find_refresh(self, text: str, client_id: str, now: float, leeway: float) -> RefreshToken:
+        found = self.refresh.get(text)
+        if found is not None and found.spent_at is not None and not found.family.dead:
+            rotation, family = self.rotation_of_refresh[text], found.family
+            acknowledged = self.seen.get(id(family), -1) > rotation
+            self.reuses.append(Reuse(family.grant.subject, rotation, now - found.spent_at, acknowledged))
+        return super().find_refresh(text, client_id, now, leeway)
+
+
+def digest(token: str) -> str:
+    """Return a name for a token that does not give it away."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+class FarSide:
+    """The two servers and their books."""
+
+    def __init__(self, seed: int) -> None:
+        self.server = AuthorizationServer([CLIENT])
+        self.register = Register()
+        self.server.state.ledger = self.register
+        self.server.state.faults = Latency(draw=random.Random(seed))
+        self.uses: Counter[tuple[str, str]] = Counter()  # (expected subject, what was wrong)
+        self.last_use: dict[str, float] = {}  # by subject; monotonic
+        self.watched: dict[str, list[float]] = defaultdict(list)
+        self.strict = False
+        self.port = 0
+
+    async def start(self) -> dict[str, Any]:
+        await self.server.start()
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(lambda: Upstream(self), "127.0.0.1", 0, backlog=4096)
+        self.port = listening.sockets[0].getsockname()[1]
+        return {"issuer": self.server.issuer, "upstream": f"http://127.0.0.1:{self.port}"}
+
+    def judge(self, token: str, expected: str) -> tuple[str, str]:
+        """Return whose token it is and what is wrong with it: "", other, expired, dead, unknown, none."""
+        found = self.register.access.get(token)
+        if found is None:
+            return "", "unknown" if token else "none"
+        subject = str(found.claims["sub"])
+        self.last_use[subject] = time.monotonic()
+        if found.family is not None:
+            family = id(found.family)
+            self.register.seen[family] = max(self.register.seen.get(family, -1), self.register.rotation_of_access[token])
+        if subject != expected:
+            return subject, "other"
+        if found.revoked or (found.family and found.family.dead):
+            return subject, "dead"
+        if self.server.state.clock() >= found.expires_at + OVERTIME:
+            return subject, "expired"
+        return subject, ""
+
+    # -- commands -----------------------------------------------------------------------------------------------
+
+    def command(self, name: str, arguments: dict[str, Any]) -> Any:
+        return getattr(self, "do_" + name)(**arguments)
+
+    def do_issue(self, users: list[str]) -> list[dict[str, Any]]:
+        return [self.server.issue(user, SCOPE, CLIENT.client_id) for user in users]
+
+    def do_set(self, life: float | None = None, strict: bool | None = None, **faults: Any) -> None:
+        if life is not None:
+            self.server.policy.access_life = life
+        if strict is not None:
+            self.strict = strict
+        self.server.faults.change(**faults)
+
+    def do_books(self) -> dict[str, Any]:
+        """What was asked and seen since the last time."""
+        requests = [record for record in self.server.requests if record.endpoint == "/token"]
+        by_user = Counter(record.subject for record in requests if record.outcome == "ok")
+        arrivals = [record.time for record in requests]
+        books = {
+            "token_requests": len(requests),
+            "outcomes": Counter(record.outcome for record in requests),
+            "by_user": by_user,
+            "last_arrival": max(arrivals, default=0.0),
+            "revocations": sum(record.endpoint == "/revoke" for record in self.server.requests),
+            "wrong": {fault: count for (_, fault), count in self.uses.items() if fault},
+            "uses": sum(self.uses.values()),
+            "reuses": [
+                {"subject": one.subject, "rotation": one.rotation, "seconds": one.seconds, "ack": one.acknowledged}
+                for one in self.register.reuses
+            ],
+        }
+        self.server.requests.clear()
+        self.uses.clear()
+        self.register.reuses.clear()
+        return books
+
+    def do_dead(self) -> list[str]:
+        families = {id(token.family): token.family for token in self.register.refresh.values()}
+        return sorted({family.grant.subject for family in families.values() if family.dead})
+
+    def do_rotated(self) -> dict[str, float]:
+        return self.register.rotated_at
+
+    def do_last_use(self) -> dict[str, float]:
+        return self.last_use
+
+
+class Upstream(asyncio.Protocol):
+    """Answers each request with the subject of its token. Requests are small and come whole or in few pieces."""
+
+    def __init__(self, far: FarSide) -> None:
+        self._far = far
+        self._data = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while (end := self._data.find(b"\r\n\r\n")) >= 0:
+            head, self._data = self._data[:end], self._data[end + 4 :]
+            self._answer(head)
+
+    def _answer(self, head: bytes) -> None:
+        expected = head.split(b" ", 2)[1].rpartition(b"/")[2].decode()
+        _, found, rest = head.partition(b"\r\nAuthorization: Bearer ")
+        token = rest.partition(b"\r\n")[0].decode() if found else ""
+        subject, fault = self._far.judge(token, expected)
+        self._far.uses[expected, fault] += 1
+        body = f"{subject} {fault}".encode()
+        if self._far.strict and fault in {"dead", "expired", "unknown"}:
+            start = b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer error="invalid_token"\r\n'
+        else:
+            start = b"HTTP/1.1 200 OK\r\n"
+        self._transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (start, len(body), body))
+
+
+async def serve(seed: int) -> None:
+    """Serve until standard input ends."""
+    far = FarSide(seed)
+    print(json.dumps(await far.start()), flush=True)
+    reader = asyncio.StreamReader(limit=1 << 26)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        name, arguments = json.loads(line)
+        print(json.dumps(far.command(name, arguments)), flush=True)
+    await far.server.stop()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends us by closing our input
+    asyncio.run(serve(int(sys.argv[1])))

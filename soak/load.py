@@ -1,0 +1,121 @@
+"""Callers: connections on asyncio protocols that send one small request and read one small answer at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from soak.fleet import HOST, session
+
+if TYPE_CHECKING:
+    from soak.fleet import Instance
+
+CONNECT = 10.0
+
+
+class Answer(NamedTuple):
+    """What a caller got. `status` 0: the connection broke. `code` is of a refusal, `text` the upstream's words."""
+
+    status: int
+    text: str = ""
+    code: str = ""
+
+    @property
+    def subject(self) -> str:
+        """Whose token the upstream saw."""
+        return self.text.split(" ")[0] if self.status == 200 else ""
+
+
+class Caller(asyncio.Protocol):
+    """One keep-alive connection to an instance, opened again when it has broken."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._data = b""
+
+    async def ask(self, user: str, within: float = 60.0) -> Answer:
+        """Send a request for a user and return the answer."""
+        if self._transport is None:
+            try:
+                async with asyncio.timeout(CONNECT):
+                    await asyncio.get_running_loop().create_connection(lambda: self, HOST, self.instance.port)
+            except (OSError, TimeoutError):
+                return Answer(0, code="connect")
+        assert self._transport is not None
+        self._waiting = asyncio.get_running_loop().create_future()
+        head = f"GET /{user} HTTP/1.1\r\nHost: profiles.internal\r\nX-Session-Id: {session(user)}\r\n\r\n"
+        self._transport.write(head.encode())
+        try:
+            async with asyncio.timeout(within):
+                return await self._waiting
+        except TimeoutError:
+            self.close()
+            return Answer(0, code="no answer")
+
+    def close(self) -> None:
+        """Leave at once."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._transport = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._data = b""
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None
+        self._settle(Answer(0, code="broken"))
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, end, body = self._data.partition(b"\r\n\r\n")
+        if not end:
+            return
+        lower = head.lower()
+        length = int(lower.partition(b"content-length:")[2].split(b"\r\n", 1)[0] or b"0")
+        if len(body) < length:
+            return
+        self._data = body[length:]
+        code = body.partition(b'"code":"')[2].partition(b'"')[0].decode() if b"problem+json" in lower else ""
+        if b"connection: close" in lower:
+            self.close()
+        self._settle(Answer(int(head[9:12]), body[:length].decode("latin-1"), code))
+
+    def _settle(self, answer: Answer) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(answer)
+
+
+class Tally:
+    """Answers by kind, for one line of figures."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, int] = {}
+        self.wrong: list[str] = []
+        self.worst = 0.0
+
+    def note(self, user: str, answer: Answer, seconds: float) -> None:
+        """Count an answer; a 200 for another subject than the session's is wrong."""
+        kind = answer.code or str(answer.status)
+        if answer.status == 200 and answer.subject != user:
+            self.wrong.append(f"{user} got {answer.text}")
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        self.worst = max(self.worst, seconds)
+
+    @property
+    def total(self) -> int:
+        return sum(self.kinds.values())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items())) or "nothing"
+
+
+async def one(caller: Caller, user: str, tally: Tally) -> Answer:
+    """Ask once and count it."""
+    began = time.monotonic()
+    answer = await caller.ask(user)
+    tally.note(user, answer, time.monotonic() - began)
+    return answer
