@@ -28,6 +28,7 @@ from sidecar.admin.state import AdminState
 from sidecar.assembly import Corridor, assemble, specs
 from sidecar.config.watch import changes, digest
 from sidecar.credentials.broker import Broker
+from sidecar.credentials.sessions import Life
 from sidecar.credentials.vault import Vault, key_ring, load_pepper
 from sidecar.errors import StoreUnavailableError
 from sidecar.explain import explain as explain  # noqa: PLC0414 - the command line asks for it here
@@ -41,6 +42,7 @@ from sidecar.wire.downstream import Downstream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
+    from sidecar.login.state import LoginState
     from sidecar.wire.exchange import Exchange
 
 _log = structlog.get_logger()
@@ -66,6 +68,8 @@ class Program:
         self.error = ""
         self._addresses: list[Address] = []
         self._own: list[Address] = []
+        self._login_addresses: list[Address] = []
+        self._login_state: LoginState | None = None
         self._servers: list[asyncio.AbstractServer] = []
         self._corridor: Corridor | None = None
         self._retired: list[AuthorizationServer] = []
@@ -79,7 +83,12 @@ class Program:
     @property
     def addresses(self) -> list[Address]:
         """Where the program listens: its listeners, and last the admin listener."""
-        return self._own
+        return [*self._addresses, self._own[-1]]
+
+    @property
+    def login_address(self) -> Address | None:
+        """Where the sign-in listener is."""
+        return next(iter(self._login_addresses), None)
 
     admin_port = 0
     broker: Broker
@@ -105,8 +114,22 @@ class Program:
         with _naming(self.settings.admin.bind):
             admin = await stack.enter_async_context(serving(make_application(self._admin()), self.settings.admin.bind))
         self.admin_port = admin.port
-        self._own = [*self._addresses, admin]
+        await self._open_login(stack, vault)
+        self._own = [*self._addresses, *self._login_addresses, admin]
         self._take(self.settings, self._own)
+
+    async def _open_login(self, stack: AsyncExitStack, vault: Vault) -> None:
+        login = self.settings.login
+        if login is None:
+            return
+        from sidecar.login.application import make_application as sign_in  # noqa: PLC0415 - joserfc takes 150 ms
+        from sidecar.login.state import LoginState  # noqa: PLC0415
+
+        registered, sessions = self.settings.providers, self.broker.sessions
+        state = LoginState(login, self.providers, registered, self.broker.sign_ins, sessions, vault, self.clock)
+        with _naming(login.bind):
+            self._login_addresses = [await stack.enter_async_context(serving(sign_in(state), login.bind))]
+        self._login_state = state
 
     async def _ask_store(self, question: Callable[[], Awaitable[object]]) -> None:
         """A store that is away may come back; one that is broken, or of another key, stops the start."""
@@ -129,6 +152,9 @@ class Program:
         corridor = assemble(settings, self.wire, self.broker, self.metrics, _access, own, self.clock)
         old, self._corridor = self._corridor, corridor
         self.settings = settings
+        self.broker.sessions.life = Life(settings.session_life.idle, settings.session_life.absolute)
+        if self._login_state is not None and settings.login is not None:
+            self._login_state.configure(settings.login, self.providers, settings.providers)
         self.wire.configure(settings.limits, corridor.proxy.begin)
         self.metrics.retain([route.name for route in settings.routes])
         if old is not None:
@@ -143,6 +169,7 @@ class Program:
         try:
             new = await asyncio.to_thread(config.load, self.path, environ)  # thousands of routes take their time
             fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.settings, name)]
+            fixed += ["login.bind"] * (_login_bind(new) != _login_bind(self.settings))
             if fixed:
                 raise ValueError(f"{', '.join(fixed)} cannot change while running: restart")  # noqa: TRY301
             providers = _providers(new, self.providers, self.settings.providers, self.clock)
@@ -222,6 +249,10 @@ class Program:
     def _explain(self, method: str, url: str, session: str | None, headers: list[tuple[str, str]]) -> dict[str, Any]:
         now = self.clock()
         return explain(self.settings, method, url, session, headers, lambda key: self.broker.peek(key, now))
+
+
+def _login_bind(settings: Settings) -> Address | None:
+    return settings.login.bind if settings.login else None
 
 
 def _providers(
@@ -307,7 +338,8 @@ async def _until_signal(settings: Settings, path: str, environ: Mapping[str, str
             loop.add_signal_handler(number, _stopping(program.stopped))
         loop.add_signal_handler(signal.SIGHUP, _reloading(program, environ))
         *listeners, admin = map(str, program.addresses)
-        _log.info("started", listeners=listeners, admin=admin, routes=len(settings.routes))
+        login = {"login": str(program.login_address)} if program.login_address else {}
+        _log.info("started", listeners=listeners, admin=admin, **login, routes=len(settings.routes))
         for warning in settings.warnings:
             _log.warning("configuration_warning", warning=warning)
         watcher = asyncio.create_task(program.watch(environ))

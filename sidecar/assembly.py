@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sidecar.elsewhere import Elsewhere
 from sidecar.headers import RequestRules, ResponseRules
 from sidecar.lane import Lane, Shared
+from sidecar.model import TokenSpec
 from sidecar.proxy import Proxy
 from sidecar.wire.dial import Dialler
 from sidecar.wire.pool import Pool
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from sidecar.credentials.broker import Broker
     from sidecar.metrics import Metrics
-    from sidecar.model import TokenSpec
     from sidecar.settings import Address, Route, Settings
     from sidecar.wire.context import Wire
     from sidecar.wire.exchange import Exchange
@@ -64,6 +64,7 @@ def assemble(
         ResponseRules(*marks),
         access if settings.access_log else None,
         clock,
+        settings.login,
     )
     lanes = [
         Lane(
@@ -97,8 +98,12 @@ def request_rules(route: Route, marks: Marks) -> RequestRules:
 
 
 def specs(settings: Settings) -> dict[str, TokenSpec]:
-    """Return the token specs of all routes by fingerprint."""
-    return {route.spec.fingerprint: route.spec for route in settings.routes if route.spec is not None}
+    """Return the token specs of all routes, and of sign-ins, by fingerprint."""
+    found = [route.spec for route in settings.routes if route.spec is not None]
+    for name in settings.login.providers if settings.login else ():
+        provider = settings.providers[name]
+        found.append(TokenSpec(name, provider.issuer or provider.token_endpoint or "", provider.client_id, "session"))
+    return {spec.fingerprint: spec for spec in found}
 
 
 def _own(addresses: Iterable[Address]) -> list[tuple[str, int]]:

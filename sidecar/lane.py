@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sidecar.credentials.memory import Credential
     from sidecar.message import Peer, RequestHead, ResponseHead
     from sidecar.metrics import RouteTally
-    from sidecar.settings import Match, Route
+    from sidecar.settings import Login, Match, Route
     from sidecar.wire.exchange import Exchange
     from sidecar.wire.pool import Pool
 
@@ -53,6 +53,7 @@ class Shared(NamedTuple):
     response_rules: ResponseRules
     access: Callable[[Exchange, str, str], None] | None  # writes the access line: exchange, route, request id
     clock: Callable[[], float] = time.time  # seconds since the epoch
+    login: Login | None = None  # the sidecar's own sign-in
 
 
 class Lane:
@@ -136,7 +137,8 @@ class Lane:
     def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         """Answer a refusal."""
         self.tally.refused(refusal.code)
-        answer(exchange, refusal)
+        login = self._shared.login
+        answer(exchange, refusal, login.url(self.route.provider) if login else None)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -226,9 +228,13 @@ def request_id(head: RequestHead) -> str:
     return os.urandom(8).hex()
 
 
-def answer(exchange: Exchange, refusal: Refusal) -> None:
-    """Write the problem document; a request whose body has not come yet ends the connection."""
-    status, headers = _challenge(refusal, exchange.target)
+def answer(exchange: Exchange, refusal: Refusal, login_url: str | None = None) -> None:
+    """Write the problem document; a request whose body has not come yet ends the connection.
+
+    `login_url` is where the user signs in: told where that is what is missing, to a browser as well. It is the
+    application that sends a browser there; what asks for an API is never redirected.
+    """
+    status, headers = _challenge(refusal, exchange.target, login_url)
     close = refusal.close or not exchange.complete or not exchange.downstream.keep_alive
     if close:
         exchange.downstream.keep_alive = False
@@ -237,18 +243,22 @@ def answer(exchange: Exchange, refusal: Refusal) -> None:
         status=status,
         request_id=request_id(exchange.head),
         headers=headers,
+        members={"login_url": login_url} if login_url and refusal.name == "login_required" else None,
         close=close,
         head_only=exchange.head.method == b"HEAD",
     )
     exchange.refuse(response, status)
 
 
-def _challenge(refusal: Refusal, target: Target | None) -> tuple[int, tuple[tuple[str, str], ...]]:
+def _challenge(
+    refusal: Refusal, target: Target | None, login_url: str | None
+) -> tuple[int, tuple[tuple[str, str], ...]]:
     """Return the status and the challenge: a proxy asks by 407, a server by 401 (RFC 9110 section 11)."""
     if refusal.name == "caller_unknown":
         if target is None or target.form in ("absolute", "authority"):
             return 407, (("Proxy-Authenticate", 'Basic realm="sidecar"'),)
         return 401, (("WWW-Authenticate", 'Sidecar realm="application"'),)
     if refusal.name == "login_required":
-        return 401, (("WWW-Authenticate", 'Sidecar realm="session"'),)
+        where = f', login_url="{login_url}"' if login_url else ""
+        return 401, (("WWW-Authenticate", f'Sidecar realm="session"{where}'),)
     return refusal.row.status, ()

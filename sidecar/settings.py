@@ -76,6 +76,13 @@ class Login:
         """Whether browsers reach it by https."""
         return self.public_url.startswith("https:")
 
+    def url(self, provider: str | None) -> str | None:
+        """Return where a browser signs in by `provider`; None where that one signs nobody in."""
+        if provider not in self.providers:
+            return None
+        chosen = "" if provider == self.providers[0] else f"?provider={provider}"
+        return f"{self.public_url}/oauth2/login{chosen}"
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLife:

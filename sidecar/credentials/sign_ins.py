@@ -97,6 +97,11 @@ class SignIns:
         name = await asked(self._records.found_by("once", kind, text))
         return await asked(self._records.write(name, b"", None, self._clock(), until))
 
+    async def again(self, kind: str, text: str) -> None:
+        """Let what `once` took note of happen once more."""
+        name = await asked(self._records.found_by("once", kind, text))
+        await asked(self._records.delete(name))
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     async def _of_subject(self, issuer: str, subject: str) -> str:

@@ -22,6 +22,7 @@ DECIDING = (
     "sidecar.errors", "sidecar.model", "sidecar.settings", "sidecar.message", "sidecar.target", "sidecar.routing",
     "sidecar.headers", "sidecar.replay", "sidecar.callers", "sidecar.grants", "sidecar.oauth",
     "sidecar.credentials.lifecycle", "sidecar.credentials.session_record", "sidecar.credentials.session_codec",
+    "sidecar.login.flow", "sidecar.login.return_to", "sidecar.login.cookies", "sidecar.login.pages",
 )  # fmt: skip
 ROOMS = {
     "yaml": ("sidecar.config",),
@@ -31,7 +32,7 @@ ROOMS = {
     "joserfc": ("sidecar.oauth", "sidecar.demo"),
     "sqlite3": ("sidecar.stores",),
     "redis": ("sidecar.stores",),
-    "aiohttp": ("sidecar.provider_http", "sidecar.admin", "sidecar.demo"),
+    "aiohttp": ("sidecar.provider_http", "sidecar.admin", "sidecar.login", "sidecar.demo"),
     "click": ("sidecar.cli", "sidecar.__main__"),
     "prometheus_client": ("sidecar.admin",),
     "watchfiles": ("sidecar.config.watch",),
