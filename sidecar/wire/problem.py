@@ -6,6 +6,7 @@ The body holds no byte of the request and no internal address; `detail` comes fr
 from __future__ import annotations
 
 import math
+import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from sidecar.errors import Refusal
 
 TYPE = "urn:sidecar:problem:{code}"
+
+
+def new_request_id() -> str:
+    """Return an id for a request that brought none."""
+    return os.urandom(8).hex()
 
 
 def problem(
@@ -27,7 +33,10 @@ def problem(
     close: bool = False,
     head_only: bool = False,
 ) -> bytes:
-    """Return the whole response to a refused request. `headers` and `members` are added to those of the refusal."""
+    """Return the whole response to a refused request. `headers` and `members` are added to those of the refusal.
+
+    Without `request_id`, as where the request could not be read, a new one is made.
+    """
     code = refusal.code
     number = status or refusal.row.status
     document = {
@@ -36,7 +45,7 @@ def problem(
         "status": number,
         "detail": refusal.detail,
         "code": code,
-        "request_id": request_id,
+        "request_id": request_id or new_request_id(),
         **(members or {}),
     }
     content = orjson.dumps(document)
