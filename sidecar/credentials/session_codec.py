@@ -50,7 +50,7 @@ def _chain(chain: Chain) -> dict[str, Any]:
         "generation": chain.generation,
         "refresh_token": chain.refresh_token.reveal() if chain.refresh_token is not None else None,
         "tokens": [_bought(bought) for bought in chain.tokens],
-        "identity": chain.identity,
+        "identity": list(chain.identity) if chain.identity is not None else None,
         "id_token": chain.id_token.reveal() if chain.id_token is not None else None,
     }
 
