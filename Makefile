@@ -11,7 +11,7 @@ COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe -
 IMAGE ?= token-sidecar
 TESTS ?=
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock image clean
+.PHONY: help demo test slow check format bench lock image clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(READY)  ## Show the sidecar at work (DEMO=--once ends by itself)
 
 test: $(READY)  ## Run the tests (TESTS=tests/unit for a part)
 	@$(BIN)/python -m pytest -q $(TESTS)
+
+slow: $(READY)  ## Run the tests that take long
+	@$(BIN)/python -m pytest -q -m slow $(TESTS)
 
 check: $(READY)  ## Lint, formatting, types
 	@$(BIN)/ruff check --quiet .

@@ -63,11 +63,16 @@ class RedisChanges:
         self._position = ""  # the last entry of the log that was seen
         self._untold: deque[str] = deque(maxlen=TO_TELL)
         self._heard: deque[str] = deque(maxlen=2 * LOG_KEPT)
+        self._written = 0
+        self._look_now = asyncio.Event()
         self._watchers: list[Callable[[str], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def announcement(self, key: str, write: str) -> str:
         """Return the text that says that this process wrote `key`."""
+        self._written += 1
+        if self._written >= LOG_KEPT // 4:  # before the log has no room left for what others change meanwhile
+            self._look_now.set()
         return f"{self._writer}{write}{key}"
 
     async def begin(self) -> None:
@@ -110,17 +115,25 @@ class RedisChanges:
         while True:
             # A Redis that is away reports itself to those who need it; the next look makes up for this one.
             with suppress(StoreUnavailableError, StoreBrokenError):
+                self._written = 0
+                self._look_now.clear()
                 await self._tell()
                 await self.begin()
                 whole, self._position, entries = await self._read()
                 self._report(entries if whole else None)
-            await asyncio.sleep(random.uniform(LOOK_EVERY * 0.8, LOOK_EVERY))  # noqa: S311 - spreads the instances
+            with suppress(TimeoutError):
+                async with asyncio.timeout(random.uniform(LOOK_EVERY * 0.8, LOOK_EVERY)):  # noqa: S311 - spreads them
+                    await self._look_now.wait()
 
     async def _tell(self) -> None:
-        if lines := list(self._untold):
-            await self._driver().run(TELL, [self.log], lines)
-            for line in lines:
-                self._untold.remove(line)
+        lines = list(self._untold)
+        self._untold.clear()
+        try:
+            if lines:
+                await self._driver().run(TELL, [self.log], lines)
+        except BaseException:
+            self._untold.extendleft(reversed(lines))  # twice in the log is no harm
+            raise
 
     async def _read(self) -> tuple[bool, str, list[bytes]]:
         """Return whether the log reaches back to our position, its end, and what came between."""

@@ -13,19 +13,30 @@ from hypothesis import strategies as st
 from sidecar.errors import StoreUnavailableError
 from sidecar.stores import STORES, open_store
 from sidecar.stores.contract import Record, next_version
+from tests.support import redis_server
 from tests.support.other_process import other_process
 from tests.support.store_process import increment
 
 URLS = {
     "memory": lambda _: "memory:",
     "sqlite": lambda directory: f"sqlite:{directory}/store.db",
+    "redis": lambda _: redis_server.standalone_url(),
+    "rediss": lambda _: redis_server.tls_url(),
+    "redis+sentinel": lambda _: redis_server.sentinel_url(),
+    "redis+cluster": lambda _: redis_server.cluster_url(),
 }
 """For each kind the URL of an empty store, given a directory of its own. A new kind is one line here."""
 
-SHARED = [kind for kind in URLS if kind != "memory"]
+MARKS = {
+    "rediss": [pytest.mark.skipif(not redis_server.has_tls(), reason="no redis-server with TLS here")],
+    "redis+sentinel": [pytest.mark.slow],
+    "redis+cluster": [pytest.mark.slow],
+}
+KINDS = [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in URLS]
+SHARED = [kind for kind in KINDS if kind.values != ("memory",)]
 
 
-@pytest.fixture(params=URLS)
+@pytest.fixture(params=KINDS)
 def url(request, tmp_path):
     """Give the URL of an empty store of each kind."""
     return URLS[request.param](tmp_path)
@@ -78,7 +89,13 @@ def test_an_unknown_scheme_is_refused_with_the_known_ones(bad):
         open_store(bad)
 
 
-@pytest.mark.parametrize("bad", ["memory:x", "sqlite:", "sqlite::memory:", "sqlite:///s.db", "sqlite:a/"])
+NO_PLACE = [
+    "memory:x", "sqlite:", "sqlite::memory:", "sqlite:///s.db", "sqlite:a/", "redis:", "redis://", "redis:///0",
+    "rediss:host", "redis://a,b", "redis+sentinel://a:1", "redis+sentinel://a:1/m/0/x", "redis+cluster://a:1/1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", NO_PLACE)
 def test_a_store_url_that_names_no_place_is_refused(bad):
     """Each scheme says what it wants."""
     with pytest.raises(ValueError, match="write "):
@@ -167,6 +184,7 @@ def test_next_version_grows_with_time_and_with_the_record():
 
 async def test_an_expired_record_is_gone_at_once(store):
     """It is invisible to every operation, purged or not."""
+    await store.ping()
     await store.put("key", b"x", expected=None, version=1, expires_at=time.time() + 0.15)
     await store.put("stays", b"x", expected=None, version=1, expires_at=time.time() + 3600)
     assert await store.get("key") == Record(b"x", 1)
@@ -205,7 +223,7 @@ OPERATIONS = st.lists(
 )
 
 
-@pytest.mark.parametrize("kind", URLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_any_sequence_of_operations_agrees_with_a_dictionary(kind, tmp_path_factory):
     """A model of five lines says what each operation must answer."""
 
