@@ -76,7 +76,7 @@ class Wire:
         self.deadlines = Deadlines(loop)
         self.known = Known()
         self.downstreams: set[Downstream] = set()
-        self.outgoing: set[object] = set()  # our own addresses on upstream connections: who calls from one is us
+        self.outgoing: set[object] = set()  # both ends of our upstream connections: who calls on one is us
         self.upstreams = 0
         self.accepted = 0
         self.draining = False

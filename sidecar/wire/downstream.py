@@ -131,7 +131,9 @@ class Downstream(asyncio.Protocol):
     def is_ours(self) -> bool:
         """Say whether this connection comes from one of our own upstream connections."""
         if self._ours is None:
-            self._ours = self._transport.get_extra_info("peername") in self.wire.outgoing
+            # Both ends: the system gives one local port to connections with different destinations.
+            ends = (self._transport.get_extra_info("peername"), self._transport.get_extra_info("sockname"))
+            self._ours = ends in self.wire.outgoing
         return self._ours
 
     # -- asyncio's side -----------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Upstream(asyncio.Protocol):
     """One connection. `used` counts the requests it has carried."""
 
     __slots__ = (
-        "_blocked", "_endless", "_gone", "_held", "_local", "_partial", "_paused", "_persistent", "_pool", "_reader",
+        "_blocked", "_endless", "_ends", "_gone", "_held", "_partial", "_paused", "_persistent", "_pool", "_reader",
         "_received", "_sent", "_streaming", "_transport", "deadline", "exchange", "idle_since", "used",
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ class Upstream(asyncio.Protocol):
         self._received = False  # a byte of this response has come
         self._streaming = False
         self._persistent = False
-        self._local: object = None
+        self._ends: tuple[object, object] = (None, None)
         self.exchange: Exchange | None = None
         self.deadline = NEVER
         self.idle_since = 0.0
@@ -138,8 +138,8 @@ class Upstream(asyncio.Protocol):
         wire = self._pool.wire
         wire.upstreams += 1
         wire.deadlines.add(self)
-        self._local = transport.get_extra_info("sockname")
-        wire.outgoing.add(self._local)
+        self._ends = (transport.get_extra_info("sockname"), transport.get_extra_info("peername"))
+        wire.outgoing.add(self._ends)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -166,7 +166,7 @@ class Upstream(asyncio.Protocol):
         wire = self._pool.wire
         wire.upstreams -= 1
         wire.deadlines.discard(self)
-        wire.outgoing.discard(self._local)
+        wire.outgoing.discard(self._ends)
         self._pool.forget(self)
         if self._held is not None:
             self._gone = (exc,)  # what was held may still be wanted

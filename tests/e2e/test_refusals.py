@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sqlite3
+import struct
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,13 +15,13 @@ import pytest
 
 from sidecar.errors import PUBLIC_CODE, REFUSALS
 from sidecar.stores import sqlite_file
-from tests.support.program import BOTH, head, whole
+from tests.support.program import BOTH, Caller, head, whole
 from tests.support.recording_upstream import Fin, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.program import Caller, Reply, Whole
+    from tests.support.program import Reply, Whole
 
 ROUTES = (
     BOTH
@@ -35,6 +37,7 @@ MORE = """callers:
   apps: {billing: {header: X-Api-Key, key: billing-key}, reports: {header: X-Api-Key, key: reports-key}}
 limits: {head_timeout: 300ms, idle_timeout: 500ms, target: 1KiB, headers: 4KiB, header_count: 20}
 """
+IP_LOCAL_PORT_RANGE = 51  # Linux 6.3; the socket module does not name it
 KEY, OTHER_KEY = ("X-Api-Key", "billing-key"), ("X-Api-Key", "reports-key")
 NOT_PROVOKED = {"too_large"}  # 413 waits for a limit on bodies
 STATS, PROFILES = "http://stats.internal/x", "http://profiles.internal/x"
@@ -223,6 +226,24 @@ async def test_loop_through_the_sidecar_itself_ends_at_once(tmp_path: Path) -> N
                 reply = await run.ask(f"http://{host}:{port}/metrics")
                 check(reply, "loop", {})
         assert run.program.wire.accepted == 8
+
+
+async def test_caller_with_the_port_number_of_an_upstream_connection_is_no_loop(tmp_path: Path) -> None:
+    """[HD-10] The system gives one local port to two connections with different destinations: that caller is not us."""
+    async with whole(tmp_path) as run:
+        assert (await run.ask(STATS)).status == 200
+        (port,) = {connection.transport.get_extra_info("peername")[1] for connection in run.upstream.connections}
+        with socket.socket() as sock:
+            try:
+                sock.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("I", port | port << 16))
+            except OSError:
+                pytest.skip("this system cannot be told which local port to take")
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", run.program.proxy_port))
+            assert sock.getsockname()[1] == port
+            caller = Caller(*await asyncio.open_connection(sock=sock))
+            assert (await caller.ask("GET", STATS)).status == 200
+            caller.close()
 
 
 async def test_too_many_connections_are_refused_and_those_that_are_there_served(tmp_path: Path) -> None:
