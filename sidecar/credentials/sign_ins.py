@@ -78,24 +78,24 @@ class SignIns:
 
         A session whose sign-in named no `sid` cannot be told from the subject's others, and ends with them.
         """
-        names: dict[str, str] = {}
-        if sid:
-            place = await self._of_sid(issuer, sid)
-            names |= dict.fromkeys((await self._listed(place))[0], place)
+        places = [await self._of_sid(issuer, sid)] if sid else []
         if subject:
-            place = await self._of_subject(issuer, subject)
-            names |= dict.fromkeys((await self._listed(place))[0], place)
-        found = [(name, place) for name, place in names.items() if await self._concerned(name, issuer, subject, sid)]
-        for place in {place for _, place in found}:
-            gone = {name for name, listed_in in found if listed_in == place}
-            await self._change(place, lambda listed, gone=gone: {n: at for n, at in listed.items() if n not in gone})  # type: ignore[misc]
-        await asyncio.gather(*(self._sessions.erase(name, wait=False) for name, _ in found))
-        return len(found)
+            places.append(await self._of_subject(issuer, subject))
+        listed = {name for place in places for name in (await self._listed(place))[0]}
+        gone = {name for name in listed if await self._concerned(name, issuer, subject, sid)}
+        for place in places if gone else ():
+            await self._change(place, lambda old: {name: until for name, until in old.items() if name not in gone})
+        return sum(await asyncio.gather(*(self._sessions.erase(name, wait=False) for name in gone)))
 
     async def once(self, kind: str, text: str, until: float) -> bool:
         """Take note of something that may happen once before `until`; False where it had happened."""
         name = await asked(self._records.found_by("once", kind, text))
-        return await asked(self._records.write(name, b"", None, self._clock(), until))
+        for attempt in range(2):  # a second one, past what a deletion left behind
+            if await asked(self._records.write(name, b"", None, self._clock(), until, attempt)):
+                return True
+            if (await asked(self._records.read(name)))[1] is not None:
+                return False
+        return False
 
     async def again(self, kind: str, text: str) -> None:
         """Let what `once` took note of happen once more."""

@@ -24,7 +24,7 @@ from sidecar.credentials.session_record import (
     signed_in,
 )
 from sidecar.errors import StoreBrokenError
-from sidecar.model import Granted, Secret, Token, TokenSpec
+from sidecar.model import Granted, Identity, Secret, Token, TokenSpec
 
 NOW = 1_800_000_000.0
 SPEC = TokenSpec("idp", "https://idp.test", "app", "session", scopes=frozenset({"read"}))
@@ -173,8 +173,20 @@ counts = st.integers(1, 2**62)
 tokens = st.builds(Token, secrets, times, times, st.none() | st.frozensets(texts, max_size=3), texts)
 pairs = st.none() | st.lists(st.tuples(texts, texts), max_size=2).map(tuple)
 boughts = st.builds(Bought, tokens, counts, texts, texts, texts, st.lists(texts, max_size=2).map(tuple), pairs, texts)
-chains = st.builds(Chain, texts, counts, counts, st.none() | secrets, st.lists(boughts, max_size=3).map(tuple))
-records = st.builds(SessionRecord, times, times, st.none() | texts, st.dictionaries(texts, chains, max_size=2))
+identities = st.none() | st.builds(Identity, texts, texts, texts)
+chains = st.builds(
+    Chain,
+    texts,
+    counts,
+    counts,
+    st.none() | secrets,
+    st.lists(boughts, max_size=3).map(tuple),
+    identities,
+    st.none() | secrets,
+)
+records = st.builds(
+    SessionRecord, times, times, st.none() | texts, st.dictionaries(texts, chains, max_size=2), times, times
+)
 
 
 @given(records)
@@ -193,7 +205,8 @@ def test_foreign_bytes_are_no_record(junk: bytes) -> None:
 
 def full() -> SessionRecord:
     """Return a record in which every member is set."""
-    chain = Chain("home", 1, 1, Secret("refresh"), (bought("read"),))
+    identity = Identity("https://idp.test", "sub", "sid")
+    chain = Chain("home", 1, 1, Secret("refresh"), (bought("read"),), identity, Secret("i.d.token"))
     return SessionRecord(NOW, NOW, "sub", {"idp": chain})
 
 
@@ -230,6 +243,42 @@ def test_missing_or_further_member_makes_no_record() -> None:
     del document["subject"]
     with pytest.raises(StoreBrokenError):
         decode(json.dumps(document).encode())
+
+
+def test_record_from_before_sign_ins_is_read() -> None:
+    """Members that came later have a meaning where they are absent; nobody is signed out by a new version."""
+    document = json.loads(encode(full()))
+    for name in ("idle", "absolute"):
+        del document[name]
+    for name in ("identity", "id_token"):
+        del document["chains"]["idp"][name]
+    record = decode(json.dumps(document).encode())
+    assert (record.idle, record.absolute) == (IDLE_LIFE, ABSOLUTE_LIFE)
+    assert record.chains["idp"] == replace(full().chains["idp"], identity=None, id_token=None)
+
+
+@pytest.mark.parametrize(
+    ("idle", "absolute", "ends"), [(100.0, 1000.0, NOW + 100), (1000.0, 100.0, NOW + 100), (50.0, 50.0, NOW + 50)]
+)
+def test_lifetimes_are_those_of_the_sign_in(idle: float, absolute: float, ends: float) -> None:
+    """The shorter one ends the session."""
+    chain = Chain(home(SPEC), int(NOW * 1000))
+    record = SessionRecord(NOW, NOW, None, {"idp": chain}, idle, absolute)
+    assert record.ends_at == ends
+    assert record.chain("idp", home(SPEC), ends - 1) == chain
+    assert record.chain("idp", home(SPEC), ends) is None
+
+
+def test_newer_id_token_is_kept_where_somebody_signed_in() -> None:
+    """It is the hint of the sign-out; what an application hands over is not kept."""
+    granted = Granted(token(), Secret("r"), Secret("first"))
+    identity = Identity("https://idp.test", "alice")
+    chain = signed_in(home(SPEC), 1, granted, identity=identity)
+    assert (chain.identity, chain.id_token) == (identity, Secret("first"))
+    assert renewed(chain, SPEC, Granted(token()), NOW).id_token == Secret("first")
+    assert renewed(chain, SPEC, Granted(token(), None, Secret("second")), NOW).id_token == Secret("second")
+    assert renewed(chain, SPEC, Granted(token()), NOW).identity == identity
+    assert signed_in(home(SPEC), 1, granted).id_token is None
 
 
 def test_secrets_do_not_show_in_a_record() -> None:

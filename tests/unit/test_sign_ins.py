@@ -1,0 +1,237 @@
+"""Sessions that the sidecar itself signs in: found by their issuer's word, in whatever order things happen."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sidecar.credentials.sessions import Life
+from sidecar.credentials.sign_ins import MOST_LISTED, SignedIn
+from sidecar.errors import Refusal, StoreUnavailableError
+from sidecar.model import Granted, Identity, Secret, Token
+from sidecar.stores.memory import MemoryStore
+from tests.support.credentials import USER, Bench, keyed
+from tests.support.jwts import part
+
+ISSUER = USER.issuer
+ALICE = Identity(ISSUER, "alice", "sid-a")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def opened(bench: Bench, session: str, identity: Identity = ALICE, id_token: str = "i.d.t") -> bool:
+    """Open a session as a sign-in does."""
+    response = bench.server.sign_in(identity.subject)
+    now = bench.clock()
+    token = Token(Secret(str(response["access_token"])), now, now + bench.server.life, frozenset({"read"}))
+    granted = Granted(token, Secret(str(response["refresh_token"])), Secret(id_token))
+    return await bench.broker.sign_ins.open(session, "idp", granted, identity)
+
+
+async def alive(bench: Bench, *sessions: str) -> list[str]:
+    return [session for session in sessions if await bench.broker.sign_ins.find(session)]
+
+
+async def test_opened_session_is_known_and_serves(bench: Bench) -> None:
+    """Who, since when, until when; the route of the provider has its token."""
+    assert await opened(bench, "one")
+    start = bench.clock()
+    found = await bench.broker.sign_ins.find("one")
+    life = bench.broker.sessions.life
+    assert found == SignedIn("idp", "alice", start, start + life.idle, Secret("i.d.t"))
+    assert (await bench.token(USER, "one")).startswith("access.alice")
+    assert await bench.broker.sign_ins.find("two") is None
+
+
+async def test_session_of_an_application_has_no_subject(bench: Bench) -> None:
+    """What the session API put is known too."""
+    await bench.sign_in("one")
+    found = await bench.broker.sign_ins.find("one")
+    assert found is not None
+    assert (found.subject, found.id_token) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("subject", "sid", "left"),
+    [
+        pytest.param("", "sid-a", ["a2", "b1", "plain"], id="by-sid"),
+        pytest.param("alice", "sid-a", ["a2", "b1"], id="by-sid-and-sub-takes-those-without-sid"),
+        pytest.param("alice", "", ["b1"], id="by-sub"),
+        pytest.param("bob", "sid-a", ["a1", "a2", "b1", "plain"], id="by-sid-of-another"),
+        pytest.param("", "sid-x", ["a1", "a2", "b1", "plain"], id="by-unknown-sid"),
+        pytest.param("mallory", "", ["a1", "a2", "b1", "plain"], id="by-unknown-sub"),
+    ],
+)
+async def test_issuer_ends_whom_it_names(bench: Bench, subject: str, sid: str, left: list[str]) -> None:
+    """One session of a user by `sid`, all by `sub`; nobody else's. The refresh tokens are revoked."""
+    await opened(bench, "a1", ALICE)
+    await opened(bench, "a2", ALICE._replace(sid="sid-a2"))
+    await opened(bench, "plain", ALICE._replace(sid=""))
+    await opened(bench, "b1", Identity(ISSUER, "bob", "sid-b"))
+    count = await bench.broker.sign_ins.end(ISSUER, subject, sid)
+    assert await alive(bench, "a1", "a2", "b1", "plain") == left
+    assert count == 4 - len(left)
+    await bench.broker.sessions.settle()
+    assert len(bench.server.revoked) == count
+    assert await bench.broker.sign_ins.end(ISSUER, subject, sid) == 0
+
+
+async def test_other_issuer_ends_nothing(bench: Bench) -> None:
+    """The same subject and sid of another issuer are somebody else's."""
+    await opened(bench, "one")
+    for subject, sid in (("alice", ""), ("", "sid-a"), ("alice", "sid-a")):
+        assert await bench.broker.sign_ins.end("https://evil.example", subject, sid) == 0
+    assert await alive(bench, "one") == ["one"]
+
+
+async def test_ended_session_is_used_by_no_instance(bench: Bench) -> None:
+    """[ID-05] The next request of each instance is refused."""
+    await opened(bench, "one")
+    other = bench.another()
+    await bench.token(USER, "one")
+    await other.obtain(keyed(USER, "one"))
+    await bench.broker.sign_ins.end(ISSUER, "", "sid-a")
+    other._changed("")  # the word of the store, which a memory store shared in a test does not give
+    for broker in (bench.broker, other):
+        with pytest.raises(Refusal) as caught:
+            await broker.obtain(keyed(USER, "one"))
+        assert caught.value.name == "login_required"
+
+
+async def test_logout_during_a_sign_in_ends_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the list and the session comes the logout: the sign-in finds itself off the list and gives up."""
+    sessions = bench.broker.sessions
+    real = sessions.open
+
+    async def open_late(*args: Any) -> None:
+        await bench.broker.sign_ins.end(ISSUER, "alice", "")
+        await real(*args)
+
+    monkeypatch.setattr(sessions, "open", open_late)
+    assert not await opened(bench, "one")
+    assert await alive(bench, "one") == []
+    assert len(bench.server.revoked) == 1
+
+
+async def test_many_sign_ins_at_once_are_all_listed(bench: Bench) -> None:
+    """The list of a subject is written by compare-and-set: none is lost."""
+    names = [f"s{number}" for number in range(5)]
+    assert all(await asyncio.gather(*(opened(bench, name) for name in names)))
+    assert await bench.broker.sign_ins.end(ISSUER, "alice", "") == 5
+
+
+async def test_list_is_bounded_and_forgets_what_is_over(bench: Bench) -> None:
+    """The newest sessions stay on it; those whose lifetime is over go with the next change."""
+    sign_ins = bench.broker.sign_ins
+    place = await sign_ins._of_subject(ISSUER, "alice")
+    for start in range(2):
+        await sign_ins._change(place, lambda old, s=start: old | {f"n{s}-{n}": bench.clock() + 50 for n in range(400)})
+    listed, _ = await sign_ins._listed(place)
+    assert len(listed) == MOST_LISTED
+    assert "n1-399" in listed
+    bench.clock.now += 51
+    assert (await sign_ins._listed(place))[0] == {}
+
+
+async def test_what_may_happen_once_happens_once(bench: Bench) -> None:
+    """By kind and text, until its time is over; a failure may give it back."""
+    sign_ins, until = bench.broker.sign_ins, bench.clock() + 10
+    assert await sign_ins.once("jti", "x", until)
+    assert not await sign_ins.once("jti", "x", until)
+    assert await sign_ins.once("state", "x", until)
+    assert await sign_ins.once("jti", "y", until)
+    await sign_ins.again("jti", "x")
+    assert await sign_ins.once("jti", "x", until)
+    bench.clock.now += 11
+    assert await sign_ins.once("jti", "x", bench.clock() + 10)
+
+
+async def test_store_shows_neither_subject_nor_sid_nor_jti(bench: Bench) -> None:
+    """Names are keyed hashes, values are sealed."""
+    await opened(bench, "the-session", Identity(ISSUER, "the-subject", "the-sid"))
+    await bench.broker.sign_ins.once("jti", "the-jti", bench.clock() + 10)
+    stored = repr(bench.store._rows)
+    assert len(bench.store._rows) >= 4
+    for text in ("the-session", "the-subject", "the-sid", "the-jti", "i.d.t", ISSUER):
+        assert text not in stored
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete"])
+async def test_store_that_is_away_is_told(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is signed in, or told that a session ended, without the store."""
+    bench = Bench(store=MemoryStore())
+    await opened(bench, "one")
+
+    async def away(*_args: Any, **_named: Any) -> Any:
+        raise StoreUnavailableError
+
+    monkeypatch.setattr(bench.store, method, away)
+    if method != "delete":
+        with pytest.raises(Refusal) as caught:
+            await opened(bench, "two")
+        assert caught.value.name == "store_unavailable"
+    with pytest.raises(Refusal) as caught:
+        await bench.broker.sign_ins.end(ISSUER, "alice", "")
+    assert caught.value.name == "store_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("changed", "lives"),
+    [({}, True), ({"sub": "mallory"}, False), ({"iss": "https://evil.example"}, False), ({"aud": "other"}, False)],
+    ids=["same", "ID-14-sub", "ID-14-iss", "ID-14-aud"],
+)
+async def test_renewal_for_another_person_ends_the_session(bench: Bench, changed: dict[str, str], lives: bool) -> None:
+    """[ID-14] The token is never used, both refresh tokens are revoked, the session is gone for good."""
+    await opened(bench, "one")
+    bench.clock.now += bench.server.life
+    now = bench.clock()
+    claims = {"iss": ISSUER, "sub": "alice", "aud": USER.client, **changed}
+    id_token = Secret(f"{part({'alg': 'ES256'})}.{part(claims)}.x")
+    token = Token(Secret("access.of.the.renewal"), now, now + 3600, frozenset({"read"}))
+    bench.server.script.append(Granted(token, Secret("refresh.of.the.renewal"), id_token))
+    if lives:
+        assert await bench.token(USER, "one") == "access.of.the.renewal"
+        found = await bench.broker.sign_ins.find("one")
+        assert found is not None
+        assert found.id_token == id_token
+        return
+    with pytest.raises(Refusal) as caught:
+        await bench.token(USER, "one")
+    assert caught.value.name == "login_required"
+    assert len(bench.server.revoked) == 2
+    assert "refresh.of.the.renewal" in bench.server.revoked
+    assert bench.broker.counts.changed_identities == 1
+    assert await alive(bench, "one") == []
+    with pytest.raises(Refusal):
+        await bench.token(USER, "one")
+
+
+async def test_configured_lifetimes_hold_for_new_sessions(bench: Bench) -> None:
+    """Idle and absolute; a session from before keeps its own."""
+    await opened(bench, "old")
+    bench.broker.sessions.life = Life(600.0, 1000.0)
+    await opened(bench, "new")
+    await bench.sign_in("put")
+    bench.clock.now += 601
+    assert await alive(bench, "old", "new", "put") == ["old"]
+
+
+async def test_used_session_outlives_its_idle_life_but_not_its_absolute_one(bench: Bench) -> None:
+    """Uses are stored often enough for the configured life."""
+    bench.broker.sessions.life = Life(600.0, 2000.0)
+    await opened(bench, "one")
+    start = bench.clock()
+    while bench.clock() < start + 1900:
+        bench.clock.now += 60
+        await bench.token(USER, "one")
+        await bench.broker.sessions.flush_last_used()
+    assert await alive(bench, "one") == ["one"]
+    bench.clock.now = start + 2001
+    assert await alive(bench, "one") == []
+    with pytest.raises(Refusal):
+        await bench.token(USER, "one")
