@@ -36,8 +36,10 @@ class Latency(Faults):
     """Fault switches whose `slow` and `late` are upper bounds: each request draws its own."""
 
     draw: random.Random = field(default_factory=random.Random)
+    taken: int = 0
 
     def take(self, path: str) -> Faults:
+        self.taken += 1
         taken = Faults.take(self, path)
         return replace(taken, slow=self.draw.uniform(0, taken.slow), late=self.draw.uniform(0, taken.late))
 
@@ -99,7 +101,13 @@ class FarSide:
         self.last_use: dict[str, float] = {}  # by subject; monotonic
         self.watched: dict[str, list[float]] = defaultdict(list)
         self.strict = False
+        self.cleared = 0  # requests in earlier books
         self.port = 0
+
+    @property
+    def under_way(self) -> int:
+        faults = self.server.state.faults
+        return faults.taken - len(self.server.requests) - self.cleared if isinstance(faults, Latency) else 0
 
     async def start(self) -> dict[str, Any]:
         await self.server.start()
@@ -159,6 +167,7 @@ class FarSide:
                 for one in self.register.reuses
             ],
         }
+        self.cleared += len(self.server.requests)
         self.server.requests.clear()
         self.uses.clear()
         self.register.reuses.clear()
@@ -167,6 +176,10 @@ class FarSide:
     def do_dead(self) -> list[str]:
         families = {id(token.family): token.family for token in self.register.refresh.values()}
         return sorted({family.grant.subject for family in families.values() if family.dead})
+
+    def do_under_way(self) -> int:
+        """Return how many token requests are being answered."""
+        return self.under_way
 
     def do_rotated(self) -> dict[str, float]:
         return self.register.rotated_at

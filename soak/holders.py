@@ -1,0 +1,129 @@
+"""Instances are stopped for three leases, killed and asked to end at random while they hold locks and renew.
+
+No session may be lost but in the documented window, and never by an end in order; each loss is counted and answered 401.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from soak.command import main, options, progress
+from soak.fleet import Fleet, Instance, running
+from soak.watch import Watch, windows
+
+if TYPE_CHECKING:
+    import argparse
+
+ACTS = ("stop", "kill", "end")
+
+
+async def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    acts = arguments.acts.split(",")
+    async with running(
+        arguments.instances, store=arguments.store, seed=arguments.seed, lease=arguments.lease, traced=True,
+        patience=arguments.patience,
+    ) as fleet:  # fmt: skip
+        await fleet.far.ask("set", life=arguments.life, slow=arguments.slow, late=arguments.late, strict=True)
+        await fleet.sign_in(arguments.keys)
+        watch = Watch(fleet, arguments.callers, arguments.seed)
+        tormentor = Tormentor(fleet, watch, arguments)
+        began = time.monotonic()
+        while time.monotonic() < began + arguments.duration:
+            await tormentor.act(acts)
+            await watch.books()
+        await tormentor.done()
+        await asyncio.sleep(2)
+        await watch.end()
+        return {
+            "program": "holders",
+            "store": arguments.store,
+            "instances": arguments.instances,
+            "lease": arguments.lease or 15.0,
+            "acts": tormentor.acts,
+            "token_requests": watch.token_requests,
+            "answers": watch.tally.kinds,
+            "longest_wait": round(watch.tally.worst, 2),
+            "sessions_lost": sum(watch.losses.values()),
+            "reuses": len(watch.reuses),
+            "window_ms": await windows(fleet),
+            "complaints": fleet.complaints(),
+            "failures": {"unexplained": watch.judge()[:20], "wrong": watch.tally.wrong[:10], "died": tormentor.died},
+        }
+
+
+class Tormentor:
+    """Does something to one instance after another; leaves at least one alone."""
+
+    def __init__(self, fleet: Fleet, watch: Watch, arguments: argparse.Namespace) -> None:
+        self.acts: dict[str, int] = {}
+        self.died: list[str] = []
+        self._fleet = fleet
+        self._watch = watch
+        self._lease = arguments.lease or 15.0
+        self._every = arguments.every
+        self._draw = random.Random(arguments.seed)
+        self._busy: dict[int, asyncio.Task[None]] = {}
+
+    async def act(self, acts: list[str]) -> None:
+        """Wait a little, then act on an instance that is well."""
+        await asyncio.sleep(self._draw.uniform(0, 2 * self._every))
+        well = [instance for instance in self._fleet.instances if instance.number not in self._busy]
+        if len(well) < 2:
+            return
+        instance, act = self._draw.choice(well), self._draw.choice(acts)
+        self.acts[act] = self.acts.get(act, 0) + 1
+        task = asyncio.create_task(getattr(self, "_" + act)(instance))
+        self._busy[instance.number] = task
+        task.add_done_callback(lambda done: self._over(instance, done))
+
+    async def done(self) -> None:
+        """Return when all instances are well again."""
+        while self._busy:
+            await asyncio.wait(self._busy.values())
+
+    def _over(self, instance: Instance, task: asyncio.Task[None]) -> None:
+        del self._busy[instance.number]
+        if task.exception() is not None:
+            self.died.append(str(task.exception()))
+        progress(f"{self.acts}, {self._watch.tally}, {sum(self._watch.losses.values())} lost")
+
+    async def _stop(self, instance: Instance) -> None:
+        seconds = 3 * self._lease
+        self._watch.harm(instance, time.time() + seconds)
+        instance.send(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        instance.send(signal.SIGCONT)
+
+    async def _kill(self, instance: Instance) -> None:
+        self._watch.harm(instance)
+        instance.kill()
+        await instance.start()
+
+    async def _end(self, instance: Instance) -> None:
+        """In order: nothing may be lost, so this is no harm."""
+        await instance.terminate()
+        await instance.start()
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        options(
+            __doc__.splitlines()[0],
+            instances=(4, "sidecar processes on one store"),
+            callers=(5, "callers at each instance, without pause"),
+            keys=(40, "users, so keys"),
+            duration=(300.0, "seconds"),
+            every=(1.5, "seconds between two acts, on average"),
+            acts=(",".join(ACTS), "what is done: stop, kill, end"),
+            lease=(3.0, "of the locks, in seconds; 0 leaves it at the program's own 15"),
+            patience=(2.0, "the total timeout for the authorization server, in seconds; shorter than the lease"),
+            life=(4.0, "seconds that a token lives"),
+            slow=(0.5, "the authorization server's time before it does anything, at most; seconds"),
+            late=(0.3, "its time between rotation and answer, at most; seconds"),
+        ),
+    )

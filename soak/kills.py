@@ -1,0 +1,94 @@
+"""Sidecars are killed with SIGKILL at random points of their renewals, and started again.
+
+No refresh token may be lost that was acknowledged (its access token was seen by the upstream), the store must be whole,
+and the process ready again in under a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from soak.command import main, options, progress
+from soak.fleet import Fleet, Instance, running
+from soak.watch import Watch, spread, windows
+
+if TYPE_CHECKING:
+    import argparse
+
+
+async def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    async with running(
+        arguments.instances, store=arguments.store, seed=arguments.seed, lease=arguments.lease, traced=True
+    ) as fleet:
+        await fleet.far.ask("set", life=arguments.life, slow=arguments.slow, late=arguments.late, strict=True)
+        await fleet.sign_in(arguments.keys)
+        watch = Watch(fleet, arguments.callers, arguments.seed, pause=0.02)
+        killer = Killer(fleet, watch, arguments)
+        await asyncio.gather(*(killer.kill_again_and_again(instance) for instance in fleet.instances))
+        await asyncio.sleep(arguments.lease + 2)
+        await watch.end()
+        return {
+            "program": "kills",
+            "store": arguments.store,
+            "kills": killer.kills,
+            "of_them_during_token_requests": killer.hits,
+            "token_requests": watch.token_requests,
+            "answers": watch.tally.kinds,
+            "sessions_lost_in_the_window": sum(watch.losses.values()),
+            "reuses": len(watch.reuses),
+            "ready_again_seconds": spread(killer.starts),
+            "window_ms": await windows(fleet),
+            "complaints": fleet.complaints(),
+            "failures": {"unexplained": watch.judge()[:20], "wrong": watch.tally.wrong[:10], "died": killer.died},
+        }
+
+
+class Killer:
+    """Kills each instance, waits for its return, lets it work for a moment, and begins anew."""
+
+    def __init__(self, fleet: Fleet, watch: Watch, arguments: argparse.Namespace) -> None:
+        self.kills = self.hits = 0
+        self.starts: list[float] = []
+        self.died: list[str] = []
+        self._fleet = fleet
+        self._watch = watch
+        self._wanted = arguments.kills
+        self._work = arguments.work
+        self._draw = random.Random(arguments.seed)
+
+    async def kill_again_and_again(self, instance: Instance) -> None:
+        """Until all kills are done."""
+        while self.kills < self._wanted and not self.died:
+            await asyncio.sleep(self._draw.uniform(0, 2 * self._work))
+            self.kills += 1
+            if self.kills % 50 == 0:
+                lost = sum(self._watch.losses.values())
+                progress(f"{self.kills} kills, {lost} lost, {self._watch.tally}, start {spread(self.starts)}")
+            self._watch.harm(instance)
+            instance.kill()
+            self.hits += (await self._fleet.far.ask("under_way")) > 0
+            await self._watch.books()
+            try:
+                self.starts.append(await instance.start())
+            except RuntimeError as error:
+                self.died.append(str(error))
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        options(
+            __doc__.splitlines()[0],
+            instances=(2, "sidecar processes on one store, killed by turns"),
+            kills=(1000, "how many"),
+            work=(0.3, "seconds of work between start and kill, on average"),
+            callers=(10, "callers at each instance, without pause"),
+            keys=(30, "users, so keys"),
+            lease=(1.0, "of the locks, in seconds"),
+            life=(1.5, "seconds that a token lives"),
+            slow=(0.1, "the authorization server's time before it does anything, at most; seconds"),
+            late=(0.05, "its time between rotation and answer, at most; seconds"),
+        ),
+    )

@@ -1,0 +1,152 @@
+"""Callers without pause, and the books of sessions that are lost meanwhile: when, why, and what their users are told.
+
+A session may be lost in one way only: the authorization server had rotated its refresh token, and the process that had
+asked was stopped or killed before it had stored the new one; the next process then spends the old one, which counts as
+reuse. Every loss is held to that: `judge` returns what it cannot explain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from soak.load import Caller, Tally, one
+
+if TYPE_CHECKING:
+    from soak.fleet import Fleet, Instance
+
+HEARD = 1.5
+"""Seconds after which every instance must have heard of a change in the store."""
+
+
+class Watch:
+    """The callers of a fleet. `harm` is to be told before anything is done to an instance."""
+
+    def __init__(self, fleet: Fleet, callers: int, seed: int, pause: float = 0.05) -> None:
+        self.tally = Tally()
+        self.losses: dict[str, int] = {}
+        self.unexplained: list[str] = []
+        self.reuses: list[dict[str, Any]] = []
+        self.token_requests = 0
+        self._fleet = fleet
+        self._draw = random.Random(seed)
+        self._pause = pause
+        self._harms: list[tuple[float, float, int]] = []
+        self._lost: dict[str, float] = {}
+        self._back: dict[str, float] = {}
+        self._tasks = [
+            asyncio.create_task(self._call(instance)) for instance in fleet.instances for _ in range(callers)
+        ]
+        self._mending: set[asyncio.Task[None]] = set()
+
+    def harm(self, instance: Instance, until: float = 0.0) -> None:
+        """Take note that an instance is stopped or killed now; `until` it goes on."""
+        now = time.time()
+        self._harms.append((now, max(now, until), instance.number))
+
+    async def end(self) -> None:
+        """Stop the callers and close the books."""
+        if self._mending:
+            await asyncio.wait(self._mending, timeout=20)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.books()
+
+    async def books(self) -> None:
+        """Ask the far side what happened."""
+        books = await self._fleet.far.ask("books")
+        self.token_requests += books["token_requests"]
+        now = time.time()
+        for reuse in books["reuses"]:
+            reuse["found"] = now
+            self.reuses.append(reuse)
+        for fault, count in books["wrong"].items():
+            if fault not in {"dead"}:  # what was lost may still be under way
+                self.unexplained.append(f"the upstream saw {count} tokens: {fault}")
+
+    def judge(self) -> list[str]:
+        """Return every reuse and every loss that is not of the one kind that is allowed."""
+        wrong = list(self.unexplained)
+        for reuse in self.reuses:
+            first = reuse["found"] - reuse["seconds"]  # found a moment later than it happened: the harm may be later too
+            harmed = any(began <= reuse["found"] and first - 15.0 <= until for began, until, _ in self._harms)
+            if reuse["ack"]:
+                wrong.append(f"an acknowledged refresh token was lost: {reuse}")
+            elif not harmed:
+                wrong.append(f"a refresh token was sent twice although nobody was harmed: {reuse}")
+        reused = {reuse["subject"] for reuse in self.reuses}
+        wrong += [f"{user} was signed out {count} times, without reuse" for user, count in self.losses.items() if user not in reused]
+        return wrong
+
+    async def _call(self, instance: Instance) -> None:
+        caller = Caller(instance)
+        try:
+            while True:
+                user = self._draw.choice(self._fleet.users)
+                asked = time.time()
+                answer = await one(caller, user, self.tally)
+                if answer.code == "login_required" and asked > self._back.get(user, 0.0) and user not in self._lost:
+                    self._lose(user)
+                await asyncio.sleep(0.3 if answer.status == 0 else self._draw.uniform(0, 2 * self._pause))
+        finally:
+            caller.close()
+
+    def _lose(self, user: str) -> None:
+        self._lost[user] = time.time()
+        self.losses[user] = self.losses.get(user, 0) + 1
+        task = asyncio.create_task(self._mend(user))
+        self._mending.add(task)
+        task.add_done_callback(self._mending.discard)
+
+    async def _mend(self, user: str) -> None:
+        """See that every instance that answers says the same, then sign the user in again."""
+        await asyncio.sleep(HEARD)
+        for instance in self._fleet.instances:
+            caller = Caller(instance)
+            answer = await caller.ask(user, within=2.0)
+            caller.close()
+            if answer.status and answer.code not in {"login_required", "overloaded"} and answer.status != 503:
+                self.unexplained.append(f"{user} is signed out, but instance {instance.number} answers {answer}")
+        while not await self._signed_in(user):
+            await asyncio.sleep(0.3)
+        self._back[user] = time.time() + HEARD
+        del self._lost[user]
+
+    async def _signed_in(self, user: str) -> bool:
+        for number in self._draw.sample(range(len(self._fleet.instances)), len(self._fleet.instances)):
+            try:
+                async with asyncio.timeout(2.0):
+                    await self._fleet.put(user, number)
+            except (OSError, TimeoutError, RuntimeError, IndexError, ValueError):
+                continue
+            return True
+        return False
+
+
+async def windows(fleet: Fleet) -> dict[str, float]:
+    """Return how long rotations were not yet stored, in milliseconds: from the rotation to the end of the store's write."""
+    rotated = await fleet.far.ask("rotated")
+    lasted = []
+    for instance in fleet.instances:
+        lines = instance.trace.read_text().splitlines() if instance.trace.exists() else []
+        for line in lines:
+            name, _, at = line.partition(" ")
+            if name in rotated and at:
+                lasted.append((float(at) - rotated[name]) * 1000)
+    return spread(lasted)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return count, median, 99th percentile and maximum."""
+    if not values:
+        return {"count": 0}
+    ordered = sorted(values)
+    return {
+        "count": len(ordered),
+        "median": round(ordered[len(ordered) // 2], 2),
+        "p99": round(ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)], 2),
+        "max": round(ordered[-1], 2),
+    }
