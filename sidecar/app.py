@@ -62,6 +62,7 @@ class Program:
         self.path = path
         self.wire = Wire(asyncio.get_running_loop(), settings.limits)
         self.metrics = Metrics(clock)
+        self.wire.refused = self.metrics.refused
         self.store = open_store(settings.store.url.reveal())
         self.providers = _providers(settings, {}, {}, clock)
         self.stopped = asyncio.Event()

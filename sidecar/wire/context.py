@@ -64,7 +64,7 @@ class Wire:
 
     __slots__ = (
         "accepted", "begin", "deadlines", "downstreams", "draining", "known", "limits", "loop", "outgoing",
-        "replay_memory", "upstreams",
+        "refused", "replay_memory", "upstreams",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,7 @@ class Wire:
         self.known = Known()
         self.downstreams: set[Downstream] = set()
         self.outgoing: set[object] = set()  # both ends of our upstream connections: who calls on one is us
+        self.refused: Callable[[str], None] = lambda _code: None  # counts what is refused before it is a request
         self.upstreams = 0
         self.accepted = 0
         self.draining = False

@@ -375,6 +375,7 @@ class Downstream(asyncio.Protocol):
 
     def _answer_and_close(self, refusal: Refusal) -> None:
         self.keep_alive = False
+        self.wire.refused(refusal.code)
         self._transport.write(problem(refusal, close=True))
         self._linger()
 

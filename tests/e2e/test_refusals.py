@@ -194,8 +194,7 @@ async def test_refusal_is_the_tables(one: Case, tmp_path: Path) -> None:
         check(reply, one.row, one.headers, bodiless=method == "HEAD")
         assert (reply.one("connection") == "close") == (not one.usable)
         await check_connection(run, caller, usable=one.usable)
-        if one.usable or one.row in ("no_route", "tunnel_refused"):
-            assert run.refused(PUBLIC_CODE.get(one.row, one.row)) >= 1
+        assert run.refused(PUBLIC_CODE.get(one.row, one.row)) >= 1
 
 
 async def check_connection(run: Whole, caller: Caller, *, usable: bool) -> None:
