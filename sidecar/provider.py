@@ -8,6 +8,7 @@ cap and its own back-off, so a slow one harms no other. RFC 6749 section 3.2, RF
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Unavailable
@@ -20,14 +21,14 @@ from sidecar.provider_keys import Keys
 from sidecar.provider_metadata import Discovery, Found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sidecar.oauth.signature import KeySet
     from sidecar.provider_http import Reply
     from sidecar.settings import ProviderSettings
 
 MAX_REQUESTS = 64
 """Requests under way at once at one provider; the others wait, within the total timeout."""
+LATE = 20
+"""Seconds after the total timeout for which the answer to a renewal is still waited for."""
 RESULTS: dict[type[Outcome], str] = {
     Granted: "granted",
     GrantRefused: "grant_refused",
@@ -36,6 +37,10 @@ RESULTS: dict[type[Outcome], str] = {
     Invalid: "invalid",
 }
 BACKED_OFF = "backed_off"
+
+
+Late = Callable[["asyncio.Task[Outcome]"], None]
+"""Takes over the answer to a token request that has timed out."""
 
 
 class ProviderState(NamedTuple):
@@ -70,10 +75,12 @@ class AuthorizationServer:
         self._reachable: bool | None = None
         self._last_error = ""
 
-    async def token(self, form: Form, *, asked: frozenset[str]) -> Outcome:
+    async def token(self, form: Form, *, asked: frozenset[str], late: Late | None = None) -> Outcome:
         """Send a token request with the parameters of `form`, for the scope `asked`, and return what came of it.
 
         Takes at most the total timeout; while backing off it answers at once. Raises nothing but CancelledError.
+        A request that has timed out is broken off, but with `late`, which is given a task: its result is the answer
+        that may come within `LATE` seconds more (one that rotated a refresh token has the only one that is left).
         """
         request = Request.of(form)
         refusal = self._pacer.refusal(request, self._clock())
@@ -85,7 +92,7 @@ class AuthorizationServer:
                     refusal = self._pacer.admit(request, self._clock(), self._jitter())
                     if refusal is None:
                         waiting.reschedule(None)
-                        return await self._paced(request, form, asked, deadline)
+                        return await self._paced(request, form, asked, deadline, late)
             except TimeoutError:
                 refusal = Unavailable("busy")
         self.requests[BACKED_OFF] += 1
@@ -153,13 +160,24 @@ class AuthorizationServer:
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._settings.timeout.total
 
-    async def _paced(self, request: Request, form: Form, asked: frozenset[str], deadline: float) -> Outcome:
-        sent_at = self._clock()
+    async def _paced(
+        self, request: Request, form: Form, asked: frozenset[str], deadline: float, late: Late | None
+    ) -> Outcome:
+        sent_at, loop = self._clock(), asyncio.get_running_loop()
+        exchange = loop.create_task(self._exchange(form, asked))
         try:
-            async with asyncio.timeout_at(deadline):
-                outcome = await self._exchange(form, asked)
-        except TimeoutError:
+            await asyncio.wait([exchange], timeout=deadline - loop.time())
+        except asyncio.CancelledError:
+            exchange.cancel()
+            raise
+        if exchange.done():
+            outcome = exchange.result()
+        else:
             outcome = Unavailable("timeout")
+            if late is None:
+                exchange.cancel()
+            else:
+                late(loop.create_task(self._late(exchange, request, sent_at)))
         now = self._clock()
         self._pacer.record(request, outcome, sent_at=sent_at, now=now, jitter=self._jitter())
         self._note(outcome)
@@ -167,6 +185,19 @@ class AuthorizationServer:
         if isinstance(outcome, Unavailable) and held_until is not None:
             return outcome._replace(retry_after=held_until - now)
         return outcome
+
+    async def _late(self, exchange: asyncio.Task[Outcome], request: Request, sent_at: float) -> Outcome:
+        """Wait on, second by second: while this process is stopped its patience does not run out."""
+        try:
+            for _ in range(LATE):
+                await asyncio.wait([exchange], timeout=1.0)
+                if exchange.done():
+                    outcome = exchange.result()
+                    self._pacer.record(request, outcome, sent_at=sent_at, now=self._clock(), jitter=self._jitter())
+                    return outcome
+            return Unavailable("timeout")
+        finally:
+            exchange.cancel()
 
     async def _exchange(self, form: Form, asked: frozenset[str]) -> Outcome:
         metadata = await self._discovery.metadata()

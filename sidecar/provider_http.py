@@ -48,6 +48,7 @@ class Http:
 
     def __init__(self, settings: ProviderSettings) -> None:
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout.total, connect=settings.timeout.connect)
+        self._patience = aiohttp.ClientTimeout(total=None, connect=settings.timeout.connect)
         self._tls = _tls_context(settings.tls)
         self._server_name = settings.tls.server_name if settings.tls else None
         self._session: aiohttp.ClientSession | None = None
@@ -55,12 +56,13 @@ class Http:
 
     async def get(self, url: str) -> Reply:
         """Fetch a document."""
-        return await self._send("GET", url, OWN_HEADERS, None)
+        return await self._send("GET", url, OWN_HEADERS, None, self._timeout)
 
     async def post(self, url: str, headers: Iterable[tuple[str, str]], form: Form) -> Reply:
-        """Send a form, repeated names in their order."""
+        """Send a form, repeated names in their order. Who asks says how long it waits: an answer may be precious."""
         media_type = ("Content-Type", "application/x-www-form-urlencoded")
-        return await self._send("POST", url, (*OWN_HEADERS, media_type, *headers), urlencode(form).encode("ascii"))
+        body = urlencode(form).encode("ascii")
+        return await self._send("POST", url, (*OWN_HEADERS, media_type, *headers), body, self._patience)
 
     async def close(self) -> None:
         """Close every connection; later requests are refused."""
@@ -68,7 +70,14 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    async def _send(self, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes | None) -> Reply:
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | None,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own kind
+    ) -> Reply:
         if self._closed:
             return Unavailable("closed")
         try:
@@ -77,6 +86,7 @@ class Http:
                 yarl.URL(url, encoded=True),
                 headers=list(headers),
                 data=body,
+                timeout=timeout,
                 allow_redirects=False,
                 server_hostname=self._server_name,
             ) as response:
@@ -89,7 +99,6 @@ class Http:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
                 trust_env=False,
             )
         return self._session

@@ -256,7 +256,7 @@ class Broker:
             self._memory.doubt()
 
     def _work(self) -> list[asyncio.Task[Any]]:
-        return [*self._flights.tasks(), *self._writer.kept.values()]
+        return [*self._flights.tasks(), *self._renewals.late.values(), *self._writer.kept.values()]
 
     async def _keep_house(self) -> None:
         """Renewal ahead of need, for sessions in use, belongs here."""

@@ -12,7 +12,8 @@ from sidecar.credentials.session_record import home
 from sidecar.grants import GRANTS, Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
+    from collections.abc import Callable, Mapping
 
     from sidecar.model import Form, Outcome, Secret, TokenSpec
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 class AuthorizationServer(Protocol):
     """What is asked of `provider.AuthorizationServer`. Neither method raises."""
 
-    async def token(self, form: Form, *, asked: frozenset[str]) -> Outcome:
-        """Send a token request for the scope `asked`."""
+    async def token(
+        self, form: Form, *, asked: frozenset[str], late: Callable[[asyncio.Task[Outcome]], None] | None = None
+    ) -> Outcome:
+        """Send a token request for the scope `asked`; `late` is given the answer that comes after the timeout."""
 
     async def revoke(self, token: Secret, hint: str) -> bool:
         """Ask for the revocation of a token (RFC 7009)."""

@@ -5,6 +5,7 @@ section 4.14) alive among many instances and keys:
 
 * It is spent only under the lock of its chain, and only as it was read after taking the lock.
 * What came of it is stored before anyone is answered (`writer`).
+* An answer that comes after the timeout is not lost: it is waited for with the lock held, and stored like any other.
 * `invalid_grant` ends a chain only where the store, read again, holds nothing newer than what was spent.
 
 An application's token has no refresh token to lose: where the store is away it is minted without.
@@ -12,8 +13,9 @@ An application's token has no refresh token to lose: where the store is away it 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -45,10 +47,13 @@ class Renewals:
         self._kit = kit
         self._reader = Reader(kit)
         self._writer = writer
+        self.late: dict[tuple[str, str], asyncio.Task[None]] = {}  # by record and provider
 
     async def fetch(self, trip: Trip) -> Credential:
         """Return a usable credential; raise `Refusal`, `StoreUnavailableError` or `StoreBrokenError`."""
         for _ in range(ROUNDS):
+            if (trip.name, trip.provider) in self.late:
+                raise Refusal("provider_unavailable", retry_after=1)
             if (trip.name, trip.provider) in self._writer.kept:
                 raise StoreUnavailableError("a rotated refresh token is not stored yet")
             sight = await self._look(trip)
@@ -73,7 +78,10 @@ class Renewals:
                 return self._reader.adopt(trip, sight)
             if lease is not None and lease.lost:
                 return None
-            outcome, planned = await self._ask(trip, sight)
+            late: list[asyncio.Task[Outcome]] = []
+            outcome, planned = await self._ask(trip, sight, late)
+            if late:
+                self._follow(trip, sight, late[0], stack.pop_all())
             return await self._settle(trip, sight, outcome, planned, stack)
 
     async def _take_lock(self, trip: Trip, stack: AsyncExitStack) -> Lease | None:
@@ -84,16 +92,36 @@ class Renewals:
                 raise
             return None
 
-    async def _ask(self, trip: Trip, sight: Sight) -> tuple[Outcome, Plan]:
-        """Send the token request, a second one where the first says that only minting is left."""
+    async def _ask(self, trip: Trip, sight: Sight, late: list[asyncio.Task[Outcome]]) -> tuple[Outcome, Plan]:
+        """Send the token request, a second one where the first says that only minting is left.
+
+        An answer that is still to come, of a request that has timed out, is put into `late`.
+        """
         (spec, grant, server, _), planned = trip.bound, sight.plan
         self._kit.counts.renewals[_cause(sight)] += 1
         if sight.held.refresh_token is not None:
-            outcome = await server.token(grant.renew(spec, sight.held.refresh_token), asked=spec.scopes)
+            form = grant.renew(spec, sight.held.refresh_token)
+            outcome = await server.token(form, asked=spec.scopes, late=late.append)
             if settle(outcome, planned, sight.held, self._kit.clock(), grant.MINTS) is not Verdict.RETRY_AS_MINT:
                 return outcome, planned
             planned = Plan.MINT
         return await server.token(grant.mint(spec), asked=spec.scopes), planned
+
+    def _follow(self, trip: Trip, sight: Sight, late: asyncio.Task[Outcome], lock: AsyncExitStack) -> None:
+        """Keep the chain's lock until the late answer has come and is stored: nobody spends the old refresh token."""
+        place = (trip.name, trip.provider)
+        task = self.late[place] = asyncio.get_running_loop().create_task(self._settle_late(trip, sight, late, lock))
+
+        def done(_task: asyncio.Task[None]) -> None:
+            del self.late[place]
+
+        task.add_done_callback(done)
+
+    async def _settle_late(self, trip: Trip, sight: Sight, late: asyncio.Task[Outcome], lock: AsyncExitStack) -> None:
+        async with lock:
+            outcome = await late
+            with suppress(Refusal, *STORE_FAULTS):  # nobody waits; what could not be stored is kept by the writer
+                await self._settle(trip, sight, outcome, sight.plan, lock)
 
     async def _settle(
         self, trip: Trip, sight: Sight, outcome: Outcome, planned: Plan, lock: AsyncExitStack

@@ -20,6 +20,7 @@ from sidecar.model import (
     Token,
     TokenKey,
     TokenSpec,
+    Unavailable,
 )
 from sidecar.stores.memory import MemoryStore
 
@@ -65,6 +66,7 @@ class Server:
         self.gate = asyncio.Event()
         self.gate.set()
         self.latency = 0
+        self.tardy = False  # every request times out, and its answer comes when the gate opens
         self.script: deque[Outcome | None] = deque()
         self.forms: list[dict[str, str]] = []
         self.revoked: list[str] = []
@@ -94,9 +96,15 @@ class Server:
         }
         return {name: value for name, value in {**response, **members}.items() if value is not None}
 
-    async def token(self, form: Form, *, asked: frozenset[str]) -> Outcome:
+    async def token(self, form: Form, *, asked: frozenset[str], late: Any = None) -> Outcome:
         requested_at = self.clock()
         self.forms.append(dict(form))
+        if self.tardy:
+            late(asyncio.get_running_loop().create_task(self._in_the_end(form, asked, requested_at)))
+            return Unavailable("timeout")
+        return await self._in_the_end(form, asked, requested_at)
+
+    async def _in_the_end(self, form: Form, asked: frozenset[str], requested_at: float) -> Outcome:
         await self.gate.wait()
         for _ in range(self.latency):
             await asyncio.sleep(0)

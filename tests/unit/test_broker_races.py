@@ -368,6 +368,97 @@ async def test_deletion_that_overlaps_the_end_of_a_renewal_is_final(pair: Pair) 
         assert (await refused(pair.at(pair.one, USER, user))).name == "login_required"
 
 
+# -- the provider is slow ----------------------------------------------------------------------------------------------
+
+
+async def test_answer_that_comes_after_the_timeout_is_stored_and_the_old_refresh_token_never_spent_again(
+    pair: Pair,
+) -> None:
+    """[RF-08] Callers are refused meanwhile; nobody else gets at the chain until the answer is stored."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.server.tardy = True
+    pair.server.gate.clear()
+    assert (await refused(pair.at(pair.one))).name == "provider_unavailable"
+    other = asyncio.create_task(pair.at(pair.two))
+    for _ in range(20):
+        await pair.idle()
+        pair.clock.now += 2
+        for spec in (USER, OTHER_ROUTE):
+            assert (await refused(pair.at(pair.one, spec))).name == "provider_unavailable"
+    assert not other.done()
+    pair.server.gate.set()
+    assert await asyncio.wait_for(other, 5) == "access.alice.read.2"
+    assert await pair.at(pair.one) == "access.alice.read.2"
+    assert pair.server.calls == 1
+    assert not pair.server.killed
+
+
+async def test_late_answer_that_finds_the_session_deleted_is_revoked(pair: Pair) -> None:
+    """[ID-04] However late it comes, it does not bring the session back."""
+    first = await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.server.tardy = True
+    pair.server.gate.clear()
+    await refused(pair.at(pair.one))
+    await pair.two.sessions.delete("alice")
+    pair.server.gate.set()
+    await pair.idle()
+    assert await pair.base.keys("session:") == []
+    assert sorted(pair.server.revoked) == [first, "refresh.alice.2"]
+
+
+@pytest.mark.parametrize("outcome", [Unavailable("timeout"), GrantRefused(), Invalid("html")], ids=repr)
+async def test_late_answer_that_brings_nothing_frees_the_chain(pair: Pair, outcome: Any) -> None:
+    """What it says of the session is believed, and what says nothing leaves everything as it was."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.server.tardy = True
+    pair.server.script.append(outcome)
+    assert (await refused(pair.at(pair.one))).name == "provider_unavailable"
+    await pair.idle()
+    pair.server.tardy = False
+    pair.clock.now += 10
+    if isinstance(outcome, GrantRefused):
+        assert (await refused(pair.at(pair.one))).name == "login_required"
+    else:
+        assert await pair.at(pair.one) == "access.alice.read.2"
+
+
+async def test_late_answer_that_the_store_refuses_is_kept(pair: Pair) -> None:
+    """[ST-03] As if it had come in time."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.server.tardy = True
+    pair.server.gate.clear()
+    await refused(pair.at(pair.one))
+    pair.views[0].away = {"put"}
+    pair.server.gate.set()
+    await pair.idle()
+    assert pair.one.counts.store_write_retries > 0
+    pair.views[0].away = set()
+    await pair.idle()
+    pair.clock.now += 2
+    assert await pair.at(pair.two) == "access.alice.read.2"
+    assert pair.server.calls == 1
+
+
+async def test_end_of_the_process_waits_for_a_late_answer(pair: Pair) -> None:
+    """[RF-12] It is stored before the process ends."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.server.tardy = True
+    pair.server.gate.clear()
+    await refused(pair.at(pair.one))
+    closing = asyncio.create_task(pair.one.close(5))
+    await pair.idle()
+    assert not closing.done()
+    pair.server.gate.set()
+    await asyncio.wait_for(closing, 5)
+    assert await pair.at(pair.two) == "access.alice.read.2"
+    assert pair.server.calls == 1
+
+
 # -- the store fails -------------------------------------------------------------------------------------------------
 
 

@@ -582,3 +582,40 @@ def test_the_module_is_imported_without_aiohttp_and_authlib() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert "aiohttp" not in done.stdout
     assert "authlib" not in done.stdout
+
+
+# -- late answers ------------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_after_the_timeout_is_given_to_who_waits_for_it() -> None:
+    """[RF-08] It may hold the only refresh token that is left; and the provider answers, so nothing is held back."""
+    total = 0.3
+
+    async def slow(_request: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(3 * total)
+        writer.write(token(refresh_token="next"))
+
+    late: list[asyncio.Task[Outcome]] = []
+    async with ScriptedServer(slow) as scripted, client(settings(scripted.url, total=total)) as idp:
+        began = time.monotonic()
+        assert await idp.token(FORM, asked=ASKED, late=late.append) == Unavailable("timeout", pytest.approx(1, abs=0.1))
+        assert time.monotonic() - began < 2 * total
+        assert (await ask(idp)).reason == "backing_off"
+        outcome = await asyncio.wait_for(late[0], 5)
+        assert isinstance(outcome, Granted)
+        assert outcome.refresh_token == Secret("next")
+        scripted.script = always(token())
+        assert isinstance(await ask(idp), Granted)
+
+
+async def test_an_answer_that_never_comes_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[IDP-03] The connection is closed in the end."""
+    monkeypatch.setattr("sidecar.provider.LATE", 1)
+
+    async def silent(_request: Received, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+
+    late: list[asyncio.Task[Outcome]] = []
+    async with ScriptedServer(silent) as scripted, client(settings(scripted.url, total=0.2)) as idp:
+        await idp.token(FORM, asked=ASKED, late=late.append)
+        assert await asyncio.wait_for(late[0], 5) == Unavailable("timeout")
