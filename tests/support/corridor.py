@@ -108,6 +108,7 @@ class Corridor:
         limits: Limits = LIMITS,
         timeout: UpstreamTimeout = TIMEOUT,
         unmatched: Literal["refuse", "forward"] = "refuse",
+        routes: tuple[Route, ...] = (),
     ) -> None:
         self.kind = kind
         self.port = 0
@@ -120,6 +121,8 @@ class Corridor:
         self._limits = limits
         self._timeout = timeout
         self._unmatched = unmatched
+        self._more_routes = routes
+        self._pools: list[Pool] = []
         self._loop = uvloop.new_event_loop() if kind == "uvloop" else asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
@@ -143,7 +146,7 @@ class Corridor:
         self.wire = Wire(self._loop, self._limits)
         self._server = await self._loop.create_server(lambda: _CutDownstream(self), "127.0.0.1", 0, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
-        self.wire.begin = self._proxy().begin
+        self.wire.configure(self._limits, self._proxy())
 
     async def _stop(self) -> None:
         if self._server is not None:
@@ -151,6 +154,7 @@ class Corridor:
         self.wire.deadlines.stop()
         for downstream in list(self.wire.downstreams):
             downstream.abort()
+        self._close_pools()
         await self.upstream.stop()
         await asyncio.sleep(0.02)
 
@@ -181,6 +185,7 @@ class Corridor:
         """Begin a test: nothing recorded, nothing to be played, no upstream connection open."""
 
         def reset() -> None:
+            self._close_pools()
             self.upstream.reset()
             self.faults.clear()
             self.broker.held.clear()
@@ -212,6 +217,10 @@ class Corridor:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
+    def _close_pools(self) -> None:
+        for pool in self._pools:
+            pool.close()
+
     def _proxy(self) -> Proxy:
         settings = Settings(
             routes=self._routes(),
@@ -237,6 +246,7 @@ class Corridor:
         always = Replay(body_limit=REPLAY_LIMIT, unsafe="always")
         dead = Origin("http", "127.0.0.1", 1)
         return (
+            *self._more_routes,
             Route("app", Match("app.internal"), here, "app", spec=app, timeout=self._timeout, replay=replay),
             Route("user", Match("user.internal"), here, "user", spec=user, timeout=self._timeout, replay=replay),
             Route("always", Match("always.internal"), here, "app", spec=app, timeout=self._timeout, replay=always),
@@ -254,6 +264,7 @@ class Corridor:
         self, route: Route, shared: Shared, dialler: Dialler, carriers: frozenset[bytes], cookies: frozenset[bytes]
     ) -> Lane:
         pool = _CutPool(self, dialler, route.upstream, connect_timeout=route.timeout.connect)
+        self._pools.append(pool)
         dropped = carriers | ({b"authorization", b"dpop"} if route.as_ != "none" else frozenset())
         return Lane(route, shared, pool, RequestRules(dropped, cookies), self.metrics.route(route.name))
 
@@ -269,7 +280,11 @@ class _CutDownstream(Downstream):
         for piece in self._pieces.of(data):
             if self._transport.is_closing():
                 return
-            super().data_received(piece)
+            protocol = cast("asyncio.Protocol", self._transport.get_protocol())
+            if protocol is self:
+                super().data_received(piece)
+            else:  # a tunnel since the last piece
+                protocol.data_received(piece)
 
 
 class _CutUpstream(Upstream):
@@ -281,7 +296,11 @@ class _CutUpstream(Upstream):
         for piece in self._pieces.of(data):
             if self._transport.is_closing():
                 return
-            super().data_received(piece)
+            protocol = cast("asyncio.Protocol", self._transport.get_protocol())
+            if protocol is self:
+                super().data_received(piece)
+            else:  # a tunnel since the last piece
+                protocol.data_received(piece)
 
 
 class _Pieces:

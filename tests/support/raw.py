@@ -106,10 +106,11 @@ class Raw:
             got += data
         return got
 
-    def answer(self, method: bytes = b"GET") -> Answer | None:
+    def answer(self, method: bytes = b"GET", *, upgrade: bool = False) -> Answer | None:
         """Return the next final response; None where the connection ended before one began."""
         reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
-        reader.send(h11.Request(method=method, target=b"/", headers=[(b"Host", b"x")]))
+        offer = [(b"Connection", b"Upgrade"), (b"Upgrade", b"x")] if upgrade else []
+        reader.send(h11.Request(method=method, target=b"/", headers=[(b"Host", b"x"), *offer]))
         reader.send(h11.EndOfMessage())
         found: Answer | None = None
         interims: list[tuple[int, list[tuple[bytes, bytes]]]] = []

@@ -134,13 +134,14 @@ class RecordingUpstream:
     def __init__(self) -> None:
         self.port = 0
         self.default: Answer = echo
+        self.protocol: Callable[[], asyncio.Protocol] | None = None  # something else than a recording `Connection`
         self.connections: list[Connection] = []
         self._answers: deque[tuple[str, Answer]] = deque()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", 0)
+        self._server = await loop.create_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -157,6 +158,7 @@ class RecordingUpstream:
         """Forget what was recorded and what was to be played, and close every connection."""
         self._answers.clear()
         self.default = echo
+        self.protocol = None
         for connection in self.connections:
             connection.end()
         self.connections = []
@@ -164,6 +166,9 @@ class RecordingUpstream:
     def streams(self) -> list[bytes]:
         """Return what each connection saw, empty ones left out."""
         return [bytes(connection.saw) for connection in self.connections if connection.saw]
+
+    def _accept(self) -> asyncio.Protocol:
+        return Connection(self) if self.protocol is None else self.protocol()
 
     def next_answer(self, at: str) -> Answer | None:
         if self._answers and self._answers[0][0] == at:

@@ -52,7 +52,7 @@ def _ok(head: bytes, rest: bytes = b"", status: bytes = b"200 OK") -> bytes:
 
 OK = _ok(b"Content-Length: 2\r\n", b"hi")
 INVALID: dict[str, bytes] = {
-    # framing (SM-19)
+    # SM-19: framing
     "SM-19-length-and-coding": _ok(b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"2\r\nhi\r\n0\r\n\r\n"),
     "SM-19-coding-and-length": _ok(b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", b"2\r\nhi\r\n0\r\n\r\n"),
     "SM-19-two-lengths": _ok(b"Content-Length: 2\r\nContent-Length: 3\r\n", b"hi!"),
@@ -81,7 +81,7 @@ INVALID: dict[str, bytes] = {
     "SM-19-length-on-204": _ok(b"Content-Length: 2\r\n", b"hi", b"204 No Content"),
     "SM-19-coding-on-103": _ok(b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n" + OK, b"103 Early Hints"),
     "SM-19-length-on-100": _ok(b"Content-Length: 2\r\n", b"hi" + OK, b"100 Continue"),
-    # heads (UP-10, UP-11)
+    # UP-10 and UP-11: heads
     "UP-10-bare-lf": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nhi",
     "UP-10-bare-lf-in-headers": b"HTTP/1.1 200 OK\r\nA: b\nContent-Length: 2\r\n\r\nhi",
     "UP-10-bare-cr-in-headers": b"HTTP/1.1 200 OK\r\nA: b\rContent-Length: 2\r\n\r\nhi",
