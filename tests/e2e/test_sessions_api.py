@@ -5,11 +5,14 @@ In this process where that is enough; as a process of its own where kills, resta
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.app import serve
+from sidecar.config import load
 from sidecar.credentials import vault
 from tests.support.process import Process
 from tests.support.program import ENVIRON, head, text, until, whole
@@ -128,6 +131,27 @@ async def test_session_api_asks_for_the_admin_token(tmp_path: Path) -> None:
         for path in ("/healthz", "/readyz"):
             caller = await run.caller(run.program.admin_port)
             assert (await caller.ask("GET", path, [("Host", "127.0.0.1")])).status == 200
+
+
+async def test_session_deleted_at_one_instance_is_refused_by_another_within_a_second(tmp_path: Path) -> None:
+    """[ID-05] Both have served it from memory; a deletion reaches who shares the store. So does a new sign-in [ID-03]."""
+    store = f'store: {{url: "sqlite:{tmp_path}/sidecar.db"}}\n'
+    async with whole(tmp_path, more=store) as run, serve(load(run.program.path, ENVIRON), clock=run.clock) as second:
+
+        async def second_says(wanted: str) -> None:
+            async with asyncio.timeout(2.0):  # a second is promised, the machine may be busy
+                while (
+                    wanted
+                    not in (reply := await run.ask(PROFILES, session=SESSION, port=second.proxy_port)).body.decode()
+                ):
+                    assert reply.status in (200, 401)
+                    await asyncio.sleep(0.02)
+
+        for user in ("alice", "bob"):
+            await run.sign_in(user, SESSION)
+            await second_says(f'"subject": "{user}"')
+        assert (await run.admin("DELETE", f"/v1/sessions/{SESSION}")).status == 204
+        await second_says("login_required")
 
 
 # -- across processes ----------------------------------------------------------------------------------------------

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.app import serve
+from sidecar.config import load
+from sidecar.credentials import records
 from tests.support.authorization_server import CLIENTS, AuthorizationServer
-from tests.support.program import BOTH, bearer, guarded, head, subject_of, until, whole
+from tests.support.program import BOTH, ENVIRON, bearer, guarded, head, subject_of, until, whole
 from tests.support.recording_upstream import Wait, response
 
 if TYPE_CHECKING:
@@ -134,6 +137,24 @@ async def test_two_routes_share_one_refresh_chain_under_load(tmp_path: Path) -> 
         assert scopes == {(b"/profiles", "profiles.read"), (b"/mail", "mail.read mail.write")}
         asked = run.server.token_requests(grant_type="refresh_token")
         assert [record.outcome for record in asked] == ["ok"] * 10
+
+
+async def test_two_instances_on_one_store_spend_a_refresh_token_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[PD-10, RF-02, RF-03] The provider takes four times the lock's lease: the lease is renewed, the session survives."""
+    monkeypatch.setattr(records, "LOCK_LEASE", 0.3)
+    store = f'store: {{url: "sqlite:{tmp_path}/sidecar.db"}}\n'
+    async with whole(tmp_path, more=store, patience="10s") as run:
+        await run.sign_in("alice", "a-session", expires_in=1)
+        run.clock.ahead = 5.0
+        run.server.faults.change(slow=1.2)
+        async with serve(load(run.program.path, ENVIRON), clock=run.clock) as second:
+            ports = [run.program.proxy_port, second.proxy_port] * 10
+            replies = await asyncio.gather(*(run.ask(PROFILES, session="a-session", port=port) for port in ports))
+        assert [reply.status for reply in replies] == [200] * 20
+        assert [record.outcome for record in run.server.token_requests()] == ["ok"]
+        assert len(set(run.tokens)) == 1
 
 
 # -- renewal -------------------------------------------------------------------------------------------------------

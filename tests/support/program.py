@@ -178,9 +178,10 @@ class Whole:
         method: str = "GET",
         body: bytes | None = None,
         session: str = "",
+        port: int | None = None,
     ) -> Reply:
         """Send one request on a connection of its own."""
-        caller = await self.caller()
+        caller = await self.caller(port)
         given = [*headers, *([("X-Session-Id", session)] if session else [])]
         try:
             return await caller.ask(method, target, given, body)
