@@ -10,7 +10,7 @@ import secrets
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
@@ -33,7 +33,7 @@ providers:
 {providers}
 login: {{bind: "127.0.0.1:{port}", public_url: "{public}", scope: openid profiles.read offline_access, return_to: ["{public}/app", "http://localhost:{port}/other/"]{login}}}
 routes:
-  - {{name: profiles, match: {{host: profiles.internal}}, upstream: "{upstream}", as: user, provider: idp, scope: profiles.read}}
+  - {{name: profiles, match: {{host: profiles.internal}}, upstream: "{upstream}", as: user, provider: idp, scope: {scope}}}
   - {{name: own, match: {{host: own.internal}}, upstream: "{upstream}", as: app, provider: idp, scope: stats.read}}
 listeners: [{{bind: "127.0.0.1:0"}}]
 admin: {{bind: "127.0.0.1:0", token: "${{ADMIN_TOKEN}}"}}
@@ -52,11 +52,38 @@ def free_port() -> int:
 class SignIn(Whole):
     """The running parts; `public` is the sign-in's origin."""
 
+    program: Program
+
     def __init__(
-        self, server: AuthorizationServer, upstream: RecordingUpstream, program: Program, clock: Clock, public: str
+        self, server: AuthorizationServer, upstream: RecordingUpstream, path: Path, clock: Clock, public: str
     ) -> None:
-        super().__init__(server, upstream, program, clock)
+        super().__init__(server, upstream, None, clock)  # type: ignore[arg-type]
         self.public = public
+        self._path = path
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Start the sidecar."""
+        settings = load(str(self._path), {"CLIENT_SECRET": LEGACY.secret, "ADMIN_TOKEN": ADMIN_TOKEN})
+        self.program = await self._stack.enter_async_context(serve(settings, clock=self.clock))
+        self.program.path = str(self._path)
+
+    async def stop(self) -> None:
+        """Stop the sidecar."""
+        self.close()
+        await self._stack.aclose()
+
+    def rewrite(self, old: str, new: str) -> None:
+        """Change the configuration file."""
+        text = self._path.read_text()
+        assert old in text
+        self._path.write_text(text.replace(old, new))
+
+    async def restart(self) -> None:
+        """End the sidecar and start it anew, with the file as it is now."""
+        await self.stop()
+        self._stack = AsyncExitStack()
+        await self.start()
 
     def browser(self) -> Browser:
         """Return a new browser without cookies."""
@@ -88,7 +115,7 @@ class Browser:
         self.public = public
         self.client = httpx.AsyncClient(timeout=10, trust_env=False)
 
-    async def __aenter__(self) -> Browser:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -142,6 +169,7 @@ async def signing_in(
     login: str = "",
     more: str = "",
     store: str = "memory:",
+    scope: str = "profiles.read",
     public: str = "",
 ) -> AsyncIterator[SignIn]:
     """Run everything. The arguments are further keys of the configuration's parts."""
@@ -159,12 +187,10 @@ async def signing_in(
         path.write_text(
             CONFIG.format(
                 issuer=server.issuer, port=port, public=public, upstream=f"http://127.0.0.1:{upstream.port}",
-                provider=provider, providers=providers, login=login, more=more, store=store,
+                provider=provider, providers=providers, login=login, more=more, store=store, scope=scope,
             )
         )  # fmt: skip
-        environ = {"CLIENT_SECRET": LEGACY.secret, "ADMIN_TOKEN": ADMIN_TOKEN}
-        program = await stack.enter_async_context(serve(load(str(path), environ), clock=clock))
-        program.path = str(path)
-        running = SignIn(server, upstream, program, clock, public)
-        stack.callback(running.close)
+        running = SignIn(server, upstream, path, clock, public)
+        await running.start()
+        stack.push_async_callback(running.stop)
         yield running

@@ -41,7 +41,7 @@ BAD = [
     "https://other.example.com/", "https://other.example.com:443/", "http://other.example.com:8443/", "http://app.example.com/app", "https://localhost:3000/dev/", "http://localhost/dev", "http://127.0.0.1:3000/dev/",
     "https:app.example.com/app", "https:/app.example.com/app", "https:///app.example.com/app", "https:\\\\app.example.com/app", "https:////evil.example/app", "//app.example.com/app",
     "javascript:alert(1)", "javascript://app.example.com/app%0aalert(1)", "data:text/html,x", "ftp://app.example.com/app", "file:///app", "blob:https://app.example.com/app", "httpss://app.example.com/app",
-    "https://аpp.example.com/app", "https://app.example.com/äpp", "https://app.example.com／app", "https://app。example.com/app", "https://[::1]/app", "https://[app.example.com]/app",
+    "https://\u0430pp.example.com/app", "https://app.example.com/\u00e4pp", "https://app.example.com\uff0fapp", "https://app\u3002example.com/app", "https://[::1]/app", "https://[app.example.com]/app",
     "/app/" + "a" * LONGEST, "/app?x=<script>", '/app?"', "/app?`", "/app?{x}", "/app?a b", "\u2028/app", "\ufeff/app", "/app\x00", "/app\x7f",
 ]  # fmt: skip
 

@@ -24,12 +24,12 @@ def bench() -> Bench:
     return Bench()
 
 
-async def opened(bench: Bench, session: str, identity: Identity = ALICE, id_token: str = "i.d.t") -> bool:
+async def opened(bench: Bench, session: str, identity: Identity = ALICE) -> bool:
     """Open a session as a sign-in does."""
     response = bench.server.sign_in(identity.subject)
     now = bench.clock()
     token = Token(Secret(str(response["access_token"])), now, now + bench.server.life, frozenset({"read"}))
-    granted = Granted(token, Secret(str(response["refresh_token"])), Secret(id_token))
+    granted = Granted(token, Secret(str(response["refresh_token"])), Secret("i.d.t"))
     return await bench.broker.sign_ins.open(session, "idp", granted, identity)
 
 
