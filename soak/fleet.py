@@ -110,7 +110,9 @@ class Far:
 class Instance:
     """One sidecar: `python -m sidecar run`, or `soak.instance` where its lease is shortened or its writes traced."""
 
-    def __init__(self, folder: Path, number: int, text: dict[str, Any], lease: float = 0.0, traced: bool = False) -> None:
+    def __init__(
+        self, folder: Path, number: int, text: dict[str, Any], lease: float = 0.0, traced: bool = False
+    ) -> None:
         self.number = number
         self.port, self.admin = free_port(), free_port()
         self.log = folder / f"{number}.log"
@@ -160,7 +162,7 @@ class Instance:
         """SIGTERM; return the seconds until its end."""
         began = time.monotonic()
         self.send(signal.SIGTERM)
-        while self.process.poll() is None and time.monotonic() < began + within:
+        while self.process.poll() is None and time.monotonic() < began + within:  # noqa: ASYNC110 - no event to wait for
             await asyncio.sleep(0.02)
         self.kill()
         return time.monotonic() - began
@@ -248,9 +250,7 @@ class Redis:
         self.port = free_port()
         options = ["--port", str(self.port), "--bind", HOST, "--dir", str(folder), "--appendonly", "yes"]
         options += ["--save", "", "--appendfsync", "always"]
-        self.process = spawn(
-            [str(get_binary_path()), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self.process = spawn([str(get_binary_path()), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     async def ready(self) -> None:
         began = time.monotonic()

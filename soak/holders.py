@@ -1,6 +1,7 @@
 """Instances are stopped for three leases, killed and asked to end at random while they hold locks and renew.
 
-No session may be lost but in the documented window, and never by an end in order; each loss is counted and answered 401.
+No session may be lost but in the documented window, and never by an end in order; each loss is counted and answered
+with 401 by every instance.
 """
 
 from __future__ import annotations

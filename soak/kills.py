@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 from soak.command import main, options, progress
@@ -55,12 +56,13 @@ class Killer:
         self._fleet = fleet
         self._watch = watch
         self._wanted = arguments.kills
+        self._until = time.monotonic() + arguments.limit
         self._work = arguments.work
         self._draw = random.Random(arguments.seed)
 
     async def kill_again_and_again(self, instance: Instance) -> None:
         """Until all kills are done."""
-        while self.kills < self._wanted and not self.died:
+        while self.kills < self._wanted and time.monotonic() < self._until and not self.died:
             await asyncio.sleep(self._draw.uniform(0, 2 * self._work))
             self.kills += 1
             if self.kills % 50 == 0:
@@ -83,6 +85,7 @@ if __name__ == "__main__":
             __doc__.splitlines()[0],
             instances=(2, "sidecar processes on one store, killed by turns"),
             kills=(1000, "how many"),
+            limit=(7200.0, "seconds after which it ends, however many there were"),
             work=(0.3, "seconds of work between start and kill, on average"),
             callers=(10, "callers at each instance, without pause"),
             keys=(30, "users, so keys"),

@@ -50,7 +50,9 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 "late": [seconds for seconds in late if seconds > LIMIT],
                 "not_refused": [words for _, words in ends if words],
                 "wrong": tally.wrong[:10],
-                "answers": {kind: count for kind, count in tally.kinds.items() if kind not in {"200", "login_required"}},
+                "answers": {
+                    kind: count for kind, count in tally.kinds.items() if kind not in {"200", "login_required"}
+                },
             },
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
+import time
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from soak.trouble import Wire
 
 if TYPE_CHECKING:
     import argparse
+    import subprocess
 
 EXPECTED = {"200", "cancelled", "store_unavailable", "provider_unavailable"}
 
@@ -31,9 +32,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         wires.append(Wire(port, arguments.seed, arguments.delay, arguments.drops))
         return await wires[0].start()
 
-    async with running(
-        arguments.instances, store=arguments.store, seed=arguments.seed, between=between
-    ) as fleet:
+    async with running(arguments.instances, store=arguments.store, seed=arguments.seed, between=between) as fleet:
         await fleet.far.ask("set", life=arguments.life, slow=0.2)
         await _signed_in(fleet, arguments.users)
         locker = _locker(fleet, arguments)
@@ -101,15 +100,20 @@ class Crowd:
         self._arguments = arguments
         self._draw = random.Random(arguments.seed)
         self._left = arguments.requests
+        self._until = time.monotonic() + arguments.limit
 
     async def run(self) -> None:
         """Return when all requests have been made."""
         await asyncio.gather(
-            *(self._call(Caller(instance)) for instance in self._fleet.instances for _ in range(self._arguments.callers))
+            *(
+                self._call(Caller(instance))
+                for instance in self._fleet.instances
+                for _ in range(self._arguments.callers)
+            )
         )
 
     async def _call(self, caller: Caller) -> None:
-        while self._left > 0:
+        while self._left > 0 and time.monotonic() < self._until:
             self._left -= 1
             if self._left % 50_000 == 0:
                 progress(f"{self.tally.total}: {self.tally}")
@@ -139,6 +143,7 @@ if __name__ == "__main__":
             callers=(50, "connections to each instance"),
             users=(1000, "sessions"),
             requests=(1_000_000, "how many"),
+            limit=(7200.0, "seconds after which it ends, however many there were"),
             cancels=(0.05, "share of the requests that are given up"),
             delay=(1.0, "the store's, at most; seconds"),
             drops=(0.002, "share of the pieces after which the connection to Redis is dropped"),

@@ -64,21 +64,27 @@ class Watch:
             reuse["found"] = now
             self.reuses.append(reuse)
         for fault, count in books["wrong"].items():
-            if fault not in {"dead"}:  # what was lost may still be under way
+            if fault != "dead":  # what was lost may still be under way
                 self.unexplained.append(f"the upstream saw {count} tokens: {fault}")
 
     def judge(self) -> list[str]:
         """Return every reuse and every loss that is not of the one kind that is allowed."""
         wrong = list(self.unexplained)
         for reuse in self.reuses:
-            first = reuse["found"] - reuse["seconds"]  # found a moment later than it happened: the harm may be later too
+            first = (
+                reuse["found"] - reuse["seconds"]
+            )  # found a moment later than it happened: the harm may be later too
             harmed = any(began <= reuse["found"] and first - 15.0 <= until for began, until, _ in self._harms)
             if reuse["ack"]:
                 wrong.append(f"an acknowledged refresh token was lost: {reuse}")
             elif not harmed:
                 wrong.append(f"a refresh token was sent twice although nobody was harmed: {reuse}")
         reused = {reuse["subject"] for reuse in self.reuses}
-        wrong += [f"{user} was signed out {count} times, without reuse" for user, count in self.losses.items() if user not in reused]
+        wrong += [
+            f"{user} was signed out {count} times, without reuse"
+            for user, count in self.losses.items()
+            if user not in reused
+        ]
         return wrong
 
     async def _call(self, instance: Instance) -> None:
@@ -110,7 +116,7 @@ class Watch:
             caller.close()
             if answer.status and answer.code not in {"login_required", "overloaded"} and answer.status != 503:
                 self.unexplained.append(f"{user} is signed out, but instance {instance.number} answers {answer}")
-        while not await self._signed_in(user):
+        while not await self._signed_in(user):  # noqa: ASYNC110 - nobody could set an event
             await asyncio.sleep(0.3)
         self._back[user] = time.time() + HEARD
         del self._lost[user]
@@ -127,7 +133,7 @@ class Watch:
 
 
 async def windows(fleet: Fleet) -> dict[str, float]:
-    """Return how long rotations were not yet stored, in milliseconds: from the rotation to the end of the store's write."""
+    """Return for how long rotations were not stored yet, in milliseconds: to the end of the store's write."""
     rotated = await fleet.far.ask("rotated")
     lasted = []
     for instance in fleet.instances:

@@ -1,0 +1,51 @@
+"""The short forms of the soak's programs: fleets of real processes on one store. The full forms are in docs/soak.md."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+LONGEST = 120.0
+SHORT = {
+    "RF-02 expiries": "expiries --instances 2 --callers 40 --keys 4 --expiries 3 --life 2 --latency 0.5",
+    "RF-05 ST-01 kills": "kills --kills 4 --callers 4 --keys 10 --work 0.5",
+    "ID-05 logout": "logout --instances 2 --logouts 3 --callers 3 --others 10",
+    "ID-08 users": "users --users 100 --requests 3000 --callers 10 --life 4 --delay 0.3",
+    "RF-08 slow provider": "holders --instances 2 --acts end --every 3 --duration 6 --keys 6 --callers 3 --slow 0 "
+    "--late 2.5 --patience 1 --life 4",
+}
+"""Programs and arguments by what they show. They run at the same time: they mostly wait."""
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """All programs, started; gone at the end with their processes, which the kernel ties to them."""
+    started = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", *f"soak.{command}".split()],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for name, command in SHORT.items()
+    }  # fmt: skip
+    yield started
+    for program in started.values():
+        program.kill()
+        program.communicate()
+
+
+@pytest.mark.parametrize("name", SHORT, ids=[f"[{name}]" for name in SHORT])
+def test_fleet_under_harm_keeps_its_promises(running: dict[str, subprocess.Popen[str]], name: str) -> None:
+    """One token request per expiry, no session lost but in the window, none used after its end, none confused."""
+    out, errors = running[name].communicate(timeout=LONGEST)
+    assert out, errors
+    assert json.loads(out)["ok"], out
+    assert running[name].returncode == 0
