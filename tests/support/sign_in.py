@@ -31,7 +31,7 @@ CONFIG = """
 providers:
   idp: {{issuer: "{issuer}", client_id: legacy-app, client_secret: "${{CLIENT_SECRET}}", timeout: {{total: 2s}}{provider}}}
 {providers}
-login: {{bind: "127.0.0.1:{port}", public_url: "{public}", scope: openid profiles.read offline_access, return_to: ["{public}/app", "http://localhost:{port}/other/"]{login}}}
+login: {{bind: "127.0.0.1:{port}", public_url: "{public}", scope: openid profiles.read offline_access{return_to}{login}}}
 routes:
   - {{name: profiles, match: {{host: profiles.internal}}, upstream: "{upstream}", as: user, provider: idp, scope: {scope}}}
   - {{name: own, match: {{host: own.internal}}, upstream: "{upstream}", as: app, provider: idp, scope: stats.read}}
@@ -166,6 +166,7 @@ async def signing_in(
     *,
     provider: str = "",
     providers: str = "",
+    return_to: str = "",
     login: str = "",
     more: str = "",
     store: str = "memory:",
@@ -186,7 +187,7 @@ async def signing_in(
         path = folder / "sidecar.yaml"
         path.write_text(
             CONFIG.format(
-                issuer=server.issuer, port=port, public=public, upstream=f"http://127.0.0.1:{upstream.port}",
+                issuer=server.issuer, port=port, public=public, return_to=return_to or f', return_to: ["{public}/app", "http://localhost:{port}/other/"]', upstream=f"http://127.0.0.1:{upstream.port}",
                 provider=provider, providers=providers, login=login, more=more, store=store, scope=scope,
             )
         )  # fmt: skip
