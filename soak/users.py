@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 

@@ -28,9 +28,9 @@ class Flights(Generic[K, V]):
         return key in self._tasks
 
     def start(self, key: K, fly: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
-        """Return the flight of `key`, started now if there is none."""
+        """Return the flight of `key`, started now if there is none. One that has landed is not joined any more."""
         task = self._tasks.get(key)
-        if task is None:
+        if task is None or task.done():
             task = self._tasks[key] = asyncio.get_running_loop().create_task(fly())
             task.add_done_callback(lambda done: self._landed(key, done))
         return task
