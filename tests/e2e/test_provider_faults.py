@@ -107,6 +107,7 @@ def sent(run: Whole) -> int:
 async def check_recovers(run: Whole, url: str, session: str, user: str) -> None:
     """The fault is gone and the back-off over: a new token comes, the session is as it was."""
     run.server.faults.clear()
+    await until(lambda: not run.program.broker._work())  # an answer that comes too late is waited for all the same
     run.clock.ahead += LATE
     run.forget()
     reply = await run.ask(url, session=session)
@@ -139,7 +140,8 @@ async def test_fault_with_a_valid_or_stale_token_harms_nobody(fault: Fault, as_:
         for _ in range(3):
             assert (await run.ask(url, session=session)).status == 200
             await until(lambda: not run.program.broker.states()["renewing"])
-        assert set(run.tokens) == {old}
+        if "slow" not in fault.switches:  # its answer comes in the end, and is taken
+            assert set(run.tokens) == {old}
         assert len(run.server.token_requests()) <= (1 if as_ == "app" else 0) + 1  # one try, then a rest
         await check_recovers(run, url, session, user)
 
