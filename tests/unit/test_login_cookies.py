@@ -69,7 +69,9 @@ def test_cookie_shows_nothing_of_what_it_holds() -> None:
 
 def test_longest_cookie_fits_into_what_browsers_take() -> None:
     """Name, value and attributes stay within 4096 bytes for the longest address."""
-    pending = PENDING._replace(return_to="https://app.example.com/" + "a" * 1476, issuer="https://i.example/" + "b" * 80)
+    pending = PENDING._replace(
+        return_to="https://app.example.com/" + "a" * 1476, issuer="https://i.example/" + "b" * 80
+    )
     line = cookies.set_cookie(NAME, cookies.seal(VAULT, NAME, pending), PENDING_LIFE, secure=True)
     assert len(line) < 4096
 

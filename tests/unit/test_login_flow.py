@@ -20,7 +20,9 @@ PENDING = Pending("state-of-this", "nonce", "v" * 43, "idp", "https://idp.exampl
 GOOD = {"state": PENDING.state, "code": "the-code", "iss": PENDING.issuer}
 META = Metadata("https://idp.example", "https://idp.example/token", "https://idp.example/authorize")
 PAR = replace(META, pushed_authorization_request_endpoint="https://idp.example/par")
-LOGIN = Login("https://app.example.com", ("idp", "other"), "__Host-sid", ("https://app.example.com/", "https://b.example/x"))
+LOGIN = Login(
+    "https://app.example.com", ("idp", "other"), "__Host-sid", ("https://app.example.com/", "https://b.example/x")
+)
 
 
 def without(*names: str, **changed: str) -> dict[str, str]:
