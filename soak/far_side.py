@@ -77,7 +77,8 @@ class Register(Ledger):
 
     def find_refresh(self, text: str, client_id: str, now: float, leeway: float) -> RefreshToken:
         found = self.refresh.get(text)
-        if found is not None and found.spent_at is not None and not found.family.dead:
+        forgiven = found is not None and found.spent_at is not None and now < found.spent_at + leeway
+        if found is not None and found.spent_at is not None and not found.family.dead and not forgiven:
             rotation, family = self.rotation_of_refresh[text], found.family
             acknowledged = self.seen.get(id(family), -1) > rotation
             self.reuses.append(Reuse(family.grant.subject, rotation, now - found.spent_at, acknowledged))
@@ -144,7 +145,8 @@ class FarSide:
     def do_issue(self, users: list[str]) -> list[dict[str, Any]]:
         return [self.server.issue(user, SCOPE, CLIENT.client_id) for user in users]
 
-    def do_set(self, life: float | None = None, strict: bool | None = None, **faults: Any) -> None:
+    def do_set(self, life: float | None = None, strict: bool | None = None, leeway: float = 0.0, **faults: Any) -> None:
+        self.server.policy.leeway = leeway
         if life is not None:
             self.server.policy.access_life = life
         if strict is not None:

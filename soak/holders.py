@@ -28,7 +28,8 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.instances, store=arguments.store, seed=arguments.seed, lease=arguments.lease, traced=True,
         patience=arguments.patience,
     ) as fleet:  # fmt: skip
-        await fleet.far.ask("set", life=arguments.life, slow=arguments.slow, late=arguments.late, strict=True)
+        policy = {"life": arguments.life, "leeway": arguments.leeway, "strict": True}
+        await fleet.far.ask("set", slow=arguments.slow, late=arguments.late, **policy)
         await fleet.sign_in(arguments.keys)
         watch = Watch(fleet, arguments.callers, arguments.seed)
         tormentor = Tormentor(fleet, watch, arguments)
@@ -44,6 +45,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "store": arguments.store,
             "instances": arguments.instances,
             "lease": arguments.lease or 15.0,
+            "leeway": arguments.leeway,
             "acts": tormentor.acts,
             "token_requests": watch.token_requests,
             "answers": watch.tally.kinds,
@@ -123,6 +125,7 @@ if __name__ == "__main__":
             acts=(",".join(ACTS), "what is done: stop, kill, end"),
             lease=(3.0, "of the locks, in seconds; 0 leaves it at the program's own 15"),
             patience=(2.0, "the total timeout for the authorization server, in seconds; shorter than the lease"),
+            leeway=(0.0, "seconds for which the authorization server forgives the second use of a refresh token"),
             life=(4.0, "seconds that a token lives"),
             slow=(0.5, "the authorization server's time before it does anything, at most; seconds"),
             late=(0.3, "its time between rotation and answer, at most; seconds"),
