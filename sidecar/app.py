@@ -156,7 +156,7 @@ class Program:
         self.broker.sessions.life = Life(settings.session_life.idle, settings.session_life.absolute)
         if self._login_state is not None and settings.login is not None:
             self._login_state.configure(settings.login, self.providers, settings.providers)
-        self.wire.configure(settings.limits, corridor.proxy.begin)
+        self.wire.configure(settings.limits, corridor.proxy)
         self.metrics.retain([route.name for route in settings.routes])
         if old is not None:
             old.close()

@@ -65,10 +65,8 @@ def _head(
         cookie = next(iter(kind.cookies), None)
         name = "Cookie" if cookie else next(iter(kind.carriers)).decode()
         pairs.append((name, f"{cookie.decode()}={session}" if cookie else session))
-    names = [name.lower().encode("latin-1") for name, _ in pairs]
-    values = [value.encode("latin-1") for _, value in pairs]
     lines = [f"{name}: {value}".encode("latin-1") for name, value in pairs]
-    return RequestHead(method.encode("ascii"), url.encode("ascii"), 1, Headers(names, values, lines))
+    return RequestHead(method.encode("ascii"), url.encode("ascii"), 1, Headers(lines, [], {}))
 
 
 def _unmatched(settings: Settings, target: Target) -> str:

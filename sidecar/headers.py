@@ -7,7 +7,7 @@ lines, and anything that would set our own identifiers. Every other line goes on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.callers.cookie import without
 from sidecar.errors import Refusal
@@ -30,15 +30,6 @@ _NEVER_TRAILERS = HOP_BY_HOP | frozenset(
         b"authorization", b"cookie", b"set-cookie", b"expect", b"cache-control", b"max-forwards", b"range",
     ]
 )  # fmt: skip
-_USUAL = frozenset(
-    [
-        b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"content-encoding", b"content-length",
-        b"content-type", b"date", b"etag", b"expect", b"if-match", b"if-modified-since", b"if-none-match",
-        b"last-modified", b"location", b"origin", b"pragma", b"range", b"referer", b"server", b"traceparent",
-        b"user-agent", b"vary", b"x-request-id",
-    ]
-)  # fmt: skip
-
 _KEEP, _DROP, _HOST, _COOKIE, _CODING, _CONNECTION, _UPGRADE, _SET_COOKIE = range(8)
 _SPECIAL = {
     b"host": _HOST,
@@ -47,60 +38,85 @@ _SPECIAL = {
     b"upgrade": _UPGRADE,
 }
 _CHUNKED = b"Transfer-Encoding: chunked"
+_HARMLESS = frozenset([b"close", b"keep-alive"])  # Connection's own options: they name no line
+
+
+class Changes(NamedTuple):
+    """What becomes of the header lines of a message: a line of `changed` goes on as its value, None stays behind.
+
+    `shared`: this holds for every message with equal speaking lines, since Connection names none of the others.
+    """
+
+    changed: dict[bytes, bytes | None]
+    first: list[bytes]
+    last: list[bytes]
+    shared: bool
+
+    def apply(self, lines: list[bytes]) -> list[bytes]:
+        """Return the lines that go on, in their order."""
+        get = self.changed.get
+        kept = [line for received in lines if (line := get(received, received)) is not None]
+        return [*self.first, *kept, *self.last] if self.first or self.last else kept
 
 
 class RequestRules:
     """What one route does to header lines. `dropped` and `cookies` identify the caller; names are lower case."""
 
-    __slots__ = ("_actions", "_cookies", "_dropped", "_via")
+    __slots__ = ("_actions", "_dropped", "_via", "cookies")
 
     def __init__(self, dropped: Iterable[bytes], cookies: frozenset[bytes], via: str = "") -> None:
         self._via = via.encode("ascii")
         self._dropped = frozenset(dropped)
-        self._cookies = cookies
+        self.cookies = cookies
         self._actions = {
-            **dict.fromkeys(_USUAL, _KEEP),
             **dict.fromkeys(HOP_BY_HOP | self._dropped, _DROP),
             b"cookie": _COOKIE if cookies else _KEEP,
             **{name: action for name, action in _SPECIAL.items() if name not in self._dropped},
         }
 
-    def lines(self, headers: Headers, authority: bytes, *, upgrade: bool, minor: int = 1) -> list[bytes]:
-        """Return the lines that go on, in their order, and Via where it is configured (RFC 9110 section 7.6.3)."""
-        actions = self._actions
-        nominated = connection_tokens(headers) - _FRAMING
-        kept: list[bytes] = []
+    @property
+    def speaking(self) -> frozenset[bytes]:
+        """The names of the lines that this route does not just pass on, or that say how to pass the others on."""
+        via = frozenset([b"via"]) if self._via else frozenset[bytes]()
+        return HOP_BY_HOP | _FRAMING | self._dropped | via
+
+    def changes(self, headers: Headers, authority: bytes, *, upgrade: bool, minor: int) -> Changes:
+        """Return what becomes of the lines; equal for all messages whose speaking lines are equal."""
+        nominated = connection_tokens(headers) - _FRAMING - _HARMLESS
+        changed: dict[bytes, bytes | None] = {}
         for name, line in zip(headers.names, headers.lines, strict=True):
-            action = actions.get(name)
-            if name in nominated and not (upgrade and name == b"upgrade"):
-                continue
-            if action == _KEEP or (action is None and not self._looks_like_ours(name)):
-                kept.append(line)
-            elif action == _HOST:
-                kept.append(line[:5] + b" " + authority)
-            elif action is not None and action > _HOST:
-                self._special(action, line, kept, upgrade)
-        if minor == 0 and b"host" not in headers.names:
-            kept.insert(0, b"Host: " + authority)  # what goes on is HTTP/1.1
+            action = self._actions.get(name)
+            if action == _DROP or (name in nominated and name != b"upgrade") or self._looks_like_ours(name):
+                changed[line] = None
+            elif action:
+                changed[line] = self._one(action, line, authority, upgrade=upgrade)
+        first = [b"Host: " + authority] if minor == 0 and b"host" not in headers.names else []
+        last = []
         if self._via:
             _check_via(headers, self._via)
-            kept.append(b"Via: 1.%d %b" % (minor, self._via))
-        return kept
+            last.append(b"Via: 1.%d %b" % (minor, self._via))
+        return Changes(changed, first, last, shared=not nominated - HOP_BY_HOP)
 
-    def _special(self, action: int, line: bytes, kept: list[bytes], upgrade: bool) -> None:
+    def lines(self, headers: Headers, authority: bytes, *, upgrade: bool, minor: int = 1) -> list[bytes]:
+        """Return the lines that go on, in their order, and Via where it is configured (RFC 9110 section 7.6.3)."""
+        return self.changes(headers, authority, upgrade=upgrade, minor=minor).apply(headers.lines)
+
+    def _one(self, action: int, line: bytes, authority: bytes, *, upgrade: bool) -> bytes | None:
+        if action == _HOST:
+            return line[:5] + b" " + authority
         if action == _COOKIE:
-            value = without(line[7:].strip(b" \t"), self._cookies) if self._names_ours(line) else None
-            if value is None:
-                kept.append(line)
-            elif value:
-                kept.append(line[:7] + b" " + value)
-        elif action == _CODING:
-            kept.append(_CHUNKED)
-        elif upgrade:
-            kept.append(b"Connection: Upgrade" if action == _CONNECTION else line)
+            if not self._names_ours(line):
+                return line
+            value = without(line[7:].strip(b" \t"), self.cookies)
+            return line[:7] + b" " + value if value else None
+        if action == _CODING:
+            return _CHUNKED
+        if not upgrade:
+            return None
+        return b"Connection: Upgrade" if action == _CONNECTION else line
 
     def _names_ours(self, line: bytes) -> bool:
-        return any(name in line for name in self._cookies)
+        return any(name in line for name in self.cookies)
 
     def _looks_like_ours(self, name: bytes) -> bool:
         """X_Session_Id, Content_Length: CGI-like applications take _ for -, so these may not pass either."""
@@ -133,32 +149,38 @@ class ResponseRules:
             b"set-cookie": _SET_COOKIE,
         }
 
+    @property
+    def speaking(self) -> frozenset[bytes]:
+        """The names of the lines that do not just go on, or that say how the others do."""
+        return frozenset(self._actions) - {b"set-cookie"}
+
     def section(self, headers: Headers, *, chunked: bool, upgrade: bool) -> bytes:
         """Return the lines that go on, each with its line end; `chunked` says that the body goes on in chunks."""
         name = (self, chunked, upgrade)
-        section: bytes | None = headers.memo.get(name)
-        if section is None:
-            lines = self._lines(headers, chunked=chunked, upgrade=upgrade)
-            section = headers.memo[name] = b"".join(line + b"\r\n" for line in lines)
-        return section
+        changes: Changes | None = headers.memo.get(name)
+        if changes is None:
+            changes = self._changes(headers, chunked=chunked, upgrade=upgrade)
+            if changes.shared:
+                headers.memo[name] = changes
+        lines = changes.apply(headers.lines)
+        lines.append(b"")
+        return b"\r\n".join(lines)
 
-    def _lines(self, headers: Headers, *, chunked: bool, upgrade: bool) -> list[bytes]:
-        actions = self._actions
-        nominated = connection_tokens(headers) - _FRAMING
-        kept: list[bytes] = []
+    def _changes(self, headers: Headers, *, chunked: bool, upgrade: bool) -> Changes:
+        nominated = connection_tokens(headers) - _FRAMING - _HARMLESS
+        changed: dict[bytes, bytes | None] = {}
         for name, line in zip(headers.names, headers.lines, strict=True):
-            action = actions.get(name)
+            action = self._actions.get(name)
             if action is None:
-                if name not in nominated:
-                    kept.append(line)
+                if name in nominated:
+                    changed[line] = None
             elif action == _SET_COOKIE:
-                if line[11:].partition(b"=")[0].strip() not in self._cookies:
-                    kept.append(line)
-            elif (action == _CODING and chunked) or (action > _CODING and upgrade):
-                kept.append(line)
-        if self._via:
-            kept.append(b"Via: 1.1 " + self._via)
-        return kept
+                if line[11:].partition(b"=")[0].strip() in self._cookies:
+                    changed[line] = None
+            elif not ((action == _CODING and chunked) or (action > _CODING and upgrade)):
+                changed[line] = None
+        last = [b"Via: 1.1 " + self._via] if self._via else []
+        return Changes(changed, [], last, shared=not nominated - HOP_BY_HOP)
 
 
 def _check_via(headers: Headers, pseudonym: bytes) -> None:
@@ -170,8 +192,6 @@ def _check_via(headers: Headers, pseudonym: bytes) -> None:
 
 def connection_tokens(headers: Headers) -> frozenset[bytes]:
     """Return the lower-case tokens of Connection (RFC 9110 section 7.6.1)."""
-    if b"connection" not in headers.names:
-        return _NO_TOKENS
     tokens: frozenset[bytes] | None = headers.memo.get(_TOKENS)
     if tokens is None:
         values = b",".join(headers.all(b"connection")).lower().split(b",")
@@ -180,7 +200,6 @@ def connection_tokens(headers: Headers) -> frozenset[bytes]:
 
 
 _TOKENS = "connection tokens"
-_NO_TOKENS: frozenset[bytes] = frozenset()
 
 
 RETURNING = frozenset([b"OPTIONS", b"TRACE"])
@@ -211,6 +230,4 @@ def wants_upgrade(head: RequestHead) -> bool:
     if b"upgrade" not in names or head.minor == 0 or b"content-length" in names or b"transfer-encoding" in names:
         return False  # with a body, nobody could say where the tunnel begins
     protocols = b",".join(head.all(b"upgrade")).lower()
-    if b"content-length" in head.names or b"transfer-encoding" in head.names:
-        return False  # a body would have to end before the tunnel begins; nobody upgrades that way
     return b"upgrade" in connection_tokens(head.headers) and b"h2c" not in protocols

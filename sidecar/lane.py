@@ -15,7 +15,7 @@ from sidecar import replay
 from sidecar.callers.recognise import admit, recognise
 from sidecar.credentials.broker import StillRejectedError
 from sidecar.errors import Refusal
-from sidecar.headers import RETURNING, RequestRules, ResponseRules, one_hop_less, wants_upgrade
+from sidecar.headers import RETURNING, Changes, RequestRules, ResponseRules, one_hop_less, wants_upgrade
 from sidecar.model import APPLICATION, Caller, Target, TokenKey
 from sidecar.wire.problem import problem
 
@@ -36,12 +36,12 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
 class Prepared(NamedTuple):
-    """What follows from a header section on one route, for one peer: made once for all requests that repeat it."""
+    """What follows from a request's speaking lines on one route, for one peer: the same for all that repeat them."""
 
     peer: Peer
     key: TokenKey | None  # None: this route sends no token
     upgrade: bool
-    section: bytes  # the header lines that go on, each with its line end
+    changes: Changes
 
 
 class Shared(NamedTuple):
@@ -86,17 +86,15 @@ class Lane:
     def prepare(self, head: RequestHead, peer: Peer) -> Prepared:
         """Recognise the caller, see that it may be here, and choose the header lines; raise `Refusal`."""
         headers = head.headers
-        name = (self, head.method) if head.method in RETURNING else self
-        prepared: Prepared | None = headers.memo.get(name)
+        prepared: Prepared | None = headers.memo.get(self)
         if prepared is None or prepared.peer != peer:
             caller = recognise(self._shared.apps, self._shared.sessions, head, peer, self.route.as_)
             admit(caller, peer, self.route.allow, bool(self._shared.apps))
             upgrade = wants_upgrade(head)
-            lines = self.rules.lines(headers, self._host, upgrade=upgrade, minor=head.minor)
-            if head.method in RETURNING:
-                lines = one_hop_less(lines)
-            section = b"".join(line + b"\r\n" for line in lines)
-            prepared = headers.memo[name] = Prepared(peer, self._key(caller), upgrade, section)
+            changes = self.rules.changes(headers, self._host, upgrade=upgrade, minor=head.minor)
+            prepared = Prepared(peer, self._key(caller), upgrade, changes)
+            if changes.shared:
+                headers.memo[self] = prepared
         return prepared
 
     def drive(self, exchange: Exchange, prepared: Prepared) -> None:
@@ -155,13 +153,15 @@ class Lane:
             path = _without_segments(path, self._strip)
         if path != b"*":
             path = self._base + path
+        lines = prepared.changes.apply(head.headers.lines)
+        if head.method in RETURNING:
+            lines = one_hop_less(lines)
         credential = exchange.credential
         if credential is None:
-            request = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, path, prepared.section)
+            lines.append(b"\r\n")
         else:
-            token = credential.token
-            request = b"%b %b HTTP/1.1\r\n%b%b%b\r\n\r\n" % (head.method, path, prepared.section, self._prefix, token)
-        exchange.send(self.pool, request)
+            lines.append(b"%b%b\r\n\r\n" % (self._prefix, credential.token))
+        exchange.send(self.pool, b"%b %b HTTP/1.1\r\n%b" % (head.method, path, b"\r\n".join(lines)))
 
     async def _obtain_and_send(self, exchange: Exchange, prepared: Prepared, key: TokenKey) -> None:
         try:

@@ -15,17 +15,33 @@ IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"
 class Headers:
     """Header lines in the order of their arrival.
 
-    Callers repeat themselves, so `wire.head` gives equal header sections the same object. `memo` holds what others
-    derived from nothing but these lines; the object is never changed otherwise.
+    `memo` is shared by all messages whose *speaking* lines are equal, those that mean something to the corridor: it
+    holds what was derived from nothing but them. `lengths` are the Content-Length lines, which speak too, but differ
+    from message to message. Names and values are taken apart when somebody asks.
     """
 
-    __slots__ = ("lines", "memo", "names", "values")
+    __slots__ = ("_names", "_values", "lengths", "lines", "memo")
 
-    def __init__(self, names: list[bytes], values: list[bytes], lines: list[bytes]) -> None:
-        self.names = names
-        self.values = values
+    def __init__(self, lines: list[bytes], lengths: list[bytes], memo: dict[object, Any]) -> None:
         self.lines = lines
-        self.memo: dict[object, Any] = {}
+        self.lengths = lengths
+        self.memo = memo
+        self._names: list[bytes] | None = None
+        self._values: list[bytes] | None = None
+
+    @property
+    def names(self) -> list[bytes]:
+        """The header names in lower case."""
+        if self._names is None:
+            self._names = [line[: line.find(b":")].lower() for line in self.lines]
+        return self._names
+
+    @property
+    def values(self) -> list[bytes]:
+        """The header values without the white space around them (RFC 9110 section 5.5)."""
+        if self._values is None:
+            self._values = [line[line.find(b":") + 1 :].strip(b" \t") for line in self.lines]
+        return self._values
 
     def all(self, name: bytes) -> list[bytes]:
         """Return the values of every line called `name` (lower case)."""

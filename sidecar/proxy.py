@@ -14,6 +14,7 @@ from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, max_forwards
 from sidecar.routing import Router
 from sidecar.target import read_target
+from sidecar.wire.hearing import Hearing
 
 if TYPE_CHECKING:
     from sidecar.elsewhere import Elsewhere
@@ -29,6 +30,9 @@ class Proxy:
     def __init__(self, lanes: list[Lane], elsewhere: Elsewhere) -> None:
         self._router = Router(lanes)
         self._elsewhere = elsewhere
+        speaking = elsewhere.rules.speaking.union(*(lane.rules.speaking for lane in lanes))
+        self.requests = Hearing(speaking, elsewhere.rules.cookies)
+        self.responses = Hearing(elsewhere.response_rules.speaking, elsewhere.rules.cookies)
 
     def begin(self, exchange: Exchange) -> None:
         """Walk one request through."""

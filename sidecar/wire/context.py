@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol
 
-from sidecar.wire.head import Known
 
 if TYPE_CHECKING:
+    from sidecar.wire.hearing import Hearing
     import asyncio
     from collections.abc import Callable
 
@@ -59,22 +59,31 @@ class Deadlines:
         self._handle = self._loop.call_later(TICK, self._tick)
 
 
+class Entrance(Protocol):
+    """Where requests go in, and which of their lines, and of their responses' lines, speak there."""
+
+    requests: Hearing
+    responses: Hearing
+
+    def begin(self, exchange: Exchange) -> None:
+        """Take a request."""
+
+
 class Wire:
-    """The context of one process. `begin` is called with each request that arrives: the corridor's entrance."""
+    """The context of one process. `begin` is called with each request that arrives; None while it starts."""
 
     __slots__ = (
-        "accepted", "begin", "deadlines", "downstreams", "draining", "known", "limits", "loop", "outgoing",
-        "refused", "replay_memory", "upstreams",
+        "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop", "outgoing",
+        "refused", "replay_memory", "requests", "responses", "upstreams",
     )  # fmt: skip
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, limits: Limits, begin: Callable[[Exchange], None] | None = None
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.loop = loop
         self.limits = limits
-        self.begin = begin
+        self.begin: Callable[[Exchange], None] | None = None
+        self.requests: Hearing
+        self.responses: Hearing
         self.deadlines = Deadlines(loop)
-        self.known = Known()
         self.downstreams: set[Downstream] = set()
         self.outgoing: set[object] = set()  # both ends of our upstream connections: who calls on one is us
         self.refused: Callable[[str], None] = lambda _code: None  # counts what is refused before it is a request
@@ -83,11 +92,12 @@ class Wire:
         self.draining = False
         self.replay_memory = 0  # bytes of request bodies kept at the moment
 
-    def configure(self, limits: Limits, begin: Callable[[Exchange], None]) -> None:
-        """Let new requests in by another corridor; those under way keep theirs."""
+    def configure(self, limits: Limits, entrance: Entrance) -> None:
+        """Let new requests in by another entrance; those under way keep theirs."""
         self.limits = limits
-        self.begin = begin
-        self.known = Known()  # what was derived from headers may depend on the configuration
+        self.begin = entrance.begin
+        self.requests = entrance.requests
+        self.responses = entrance.responses
 
     def may_keep(self, size: int = 0) -> bool:
         """Say whether the replay memory has room for `size` bytes more."""

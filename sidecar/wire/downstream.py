@@ -275,11 +275,11 @@ class Downstream(asyncio.Protocol):
         end = buffer.find(_END, max(start, self._looked - 3)) + 4
         limits = self.wire.limits
         if end == 3 or end - start > limits.headers:  # noqa: PLR2004 - find() gave -1
-            return self._head_incomplete(buffer, start)
+            return self._head_incomplete(buffer, start, ends=end != 3)  # noqa: PLR2004
         self._at = end
         try:
             whole = start == 0 and end == len(buffer)
-            head = parse_request(buffer if whole else buffer[start:end], limits, self.wire.known)
+            head = parse_request(buffer if whole else buffer[start:end], limits, self.wire.requests)
             framing = request_framing(head)
         except Refusal as refusal:
             self._answer_and_close(refusal)
@@ -320,10 +320,9 @@ class Downstream(asyncio.Protocol):
         self._answer_and_close(Refusal("bad_request", "A request begins with its method.", close=True))
         return False
 
-    def _head_incomplete(self, buffer: bytes, start: int) -> bool:
+    def _head_incomplete(self, buffer: bytes, start: int, *, ends: bool) -> bool:
         limits = self.wire.limits
-        size = len(buffer) - start
-        if size > limits.headers or buffer.find(_END, start) >= 0:
+        if ends or len(buffer) - start > limits.headers:
             line_end = buffer.find(b"\r\n", start)
             name = "target_too_large" if line_end < 0 or line_end - start > limits.target else "headers_too_large"
             self._answer_and_close(Refusal(name, close=True))

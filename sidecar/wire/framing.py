@@ -14,9 +14,8 @@ from sidecar.wire.head import InvalidResponseError
 if TYPE_CHECKING:
     from sidecar.message import Headers, RequestHead, ResponseHead
 
-_CONTENT_LENGTH = b"content-length"
+_CONTENT_LENGTH = len(b"Content-Length:")
 _TRANSFER_ENCODING = b"transfer-encoding"
-_EXPLICIT = ("framing in HTTP/1.0", "framing in HTTP/1.1")  # the memo's names for what the lines themselves say
 _MOST_DIGITS = 18  # 10^18 fits every reader's signed 64 bits; longer numbers wrap in some
 
 
@@ -39,11 +38,12 @@ class _AmbiguousError(Exception):
 
 def request_framing(head: RequestHead) -> Framing:
     """Return where the request's body ends; raise `Refusal` (and the connection must be closed)."""
-    names = head.headers.names
-    if _CONTENT_LENGTH not in names and _TRANSFER_ENCODING not in names:
+    headers = head.headers
+    codings = _codings(headers)
+    if not codings and not headers.lengths:
         return EMPTY
     try:
-        framing = _explicit(head.headers, head.minor)
+        framing = _explicit(headers.lengths, codings, head.minor)
     except _AmbiguousError:
         raise Refusal("bad_request", "The framing of the request's body is ambiguous.", close=True) from None
     if head.method == b"CONNECT":
@@ -55,10 +55,13 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     """Return where the body of the response to `method` ends; raise `InvalidResponseError`."""
     status = head.status
     headers = head.headers
-    name = _EXPLICIT[head.minor]
-    explicit: Framing | None = headers.memo.get(name)
-    if explicit is None:
-        explicit = headers.memo[name] = _response_lines(headers, head.minor)
+    codings = _codings(headers)
+    explicit = UNTIL_CLOSE
+    if codings or headers.lengths:
+        try:
+            explicit = _explicit(headers.lengths, codings, head.minor)
+        except _AmbiguousError:
+            raise InvalidResponseError from None
     if status < 200 or status == 204:  # noqa: PLR2004 - RFC 9110 section 15
         if explicit.chunked or explicit.length:
             raise InvalidResponseError  # RFC 9112 section 6.1, RFC 9110 section 8.6: no body is announced here
@@ -66,27 +69,23 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     return EMPTY if status == 304 or method == b"HEAD" else explicit  # noqa: PLR2004
 
 
-def _response_lines(headers: Headers, minor: int) -> Framing:
-    names = headers.names
-    if _CONTENT_LENGTH not in names and _TRANSFER_ENCODING not in names:
-        return UNTIL_CLOSE
-    try:
-        return _explicit(headers, minor)
-    except _AmbiguousError:
-        raise InvalidResponseError from None
+def _codings(headers: Headers) -> list[bytes]:
+    """Return the values of Transfer-Encoding, whose lines speak: equal ones are looked at once."""
+    codings: list[bytes] | None = headers.memo.get(_TRANSFER_ENCODING)
+    if codings is None:
+        codings = headers.memo[_TRANSFER_ENCODING] = headers.all(_TRANSFER_ENCODING)
+    return codings
 
 
-def _explicit(head: Headers, minor: int) -> Framing:
-    lengths = head.all(_CONTENT_LENGTH)
-    codings = head.all(_TRANSFER_ENCODING)
+def _explicit(lengths: list[bytes], codings: list[bytes], minor: int) -> Framing:
     if len(lengths) + len(codings) != 1:
         raise _AmbiguousError
     if codings:
-        if minor == 0 or codings[0].strip(b" \t").lower() != b"chunked":
+        if minor == 0 or codings[0].lower() != b"chunked":
             raise _AmbiguousError
         return CHUNKED
-    digits = lengths[0].strip(b" \t")
+    digits = lengths[0][_CONTENT_LENGTH:].strip(b" \t")
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
         raise _AmbiguousError
     length = int(digits)
-    return Framing(length=length) if length else EMPTY
+    return Framing(length) if length else EMPTY

@@ -68,12 +68,13 @@ class Upstream(asyncio.Protocol):
             self._sent = True
             self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.response  # type: ignore[union-attr]
         else:
-            self._sent = False
-            self._be_patient()
+            self._sent = False  # as long as the upstream takes what there is, it is the caller that is waited for
+            self.deadline = NEVER
 
     def write_body(self, data: bytes) -> None:
         self._transport.write(data)
-        self._be_patient()
+        if self._streaming:
+            self._be_patient()
 
     def request_sent(self) -> None:
         """The response is due from now on."""
@@ -177,10 +178,13 @@ class Upstream(asyncio.Protocol):
         self._blocked = True
         if self.exchange is not None:
             self.exchange.pause_request()
+            self._be_patient()
 
     def resume_writing(self) -> None:
         self._blocked = False
         if self.exchange is not None:
+            if not (self._sent or self._streaming):
+                self.deadline = NEVER
             self.exchange.resume_request()
 
     def expire(self) -> None:
@@ -212,7 +216,7 @@ class Upstream(asyncio.Protocol):
             if end > LONGEST_RESPONSE_HEAD:
                 raise InvalidResponseError
             self._partial = b""
-            head = parse_response(data if end == len(data) else data[:end], self._pool.wire.known)
+            head = parse_response(data if end == len(data) else data[:end], self._pool.wire.responses)
             rest = data[end:]
             if head.status >= _FINAL or head.status == SWITCHING:
                 self._final(exchange, head, rest)
