@@ -155,7 +155,6 @@ class Backend:
         self._listener = await loop.create_server(lambda: _Recorder(self), "127.0.0.1", 0, backlog=1024)
         self.port = self._listener.sockets[0].getsockname()[1]
 
-
     async def stop(self) -> None:
         self._listener.close()
         for recorder in list(self.open):
