@@ -11,12 +11,15 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import uvloop
 
 from fuzz.far_side import HAPROXY, NGINX, Backend, NginxLog, Tap, differences, haproxy, nginx
 from fuzz.mutate import pieces, stream
@@ -266,7 +269,9 @@ def main() -> int:
         print("needs nginx and haproxy")
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        running = asyncio.run(run(arguments.count, arguments.seed, Path(folder), first=arguments.first))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are ended too
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            running = runner.run(run(arguments.count, arguments.seed, Path(folder), first=arguments.first))
     return 1 if running.found else 0
 
 
