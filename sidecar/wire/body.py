@@ -41,9 +41,6 @@ class BodyReader(Protocol):
     def feed(self, data: bytes) -> Piece:
         """Take received bytes; raise `BrokenBodyError`."""
 
-    def at_eof(self) -> bool:
-        """Say whether the end of the connection is a proper end of this body."""
-
 
 class LengthReader:
     """Counts the bytes of a Content-Length."""
@@ -62,9 +59,6 @@ class LengthReader:
         end, self.remaining = self.remaining, 0
         return Piece(data, True, b"") if size == end else Piece(data[:end], True, data[end:])
 
-    def at_eof(self) -> bool:
-        return self.remaining == 0
-
 
 class CloseReader:
     """Takes everything until the connection ends."""
@@ -76,9 +70,6 @@ class CloseReader:
 
     def feed(self, data: bytes) -> Piece:
         return Piece(data, False, b"")
-
-    def at_eof(self) -> bool:
-        return True
 
 
 class ChunkedReader:
@@ -142,9 +133,6 @@ class ChunkedReader:
             return start + across + 4 - len(self._tail)
         found = data.find(_END, start)
         return found + 4 if found >= 0 else len(data)
-
-    def at_eof(self) -> bool:
-        return self.done
 
 
 def reader(framing: Framing) -> BodyReader | None:
