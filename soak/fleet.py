@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 ADMIN_TOKEN = "soak-admin-token"
 SECRET = "soak-client-secret"
 START = 60.0
-NICE = 10
+NICE = 5  # beyond the driver's own
 _ports = iter(random.sample(range(20_000, 32_000), 12_000))
 CONFIGURATION = """
 listeners: [{{bind: "127.0.0.1:{port}"}}]

@@ -18,6 +18,8 @@ from soak.watch import Watch, spread, windows
 if TYPE_CHECKING:
     import argparse
 
+PATIENCE = 60.0
+
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     async with running(
@@ -63,7 +65,7 @@ class Killer:
     async def kill_again_and_again(self, instance: Instance) -> None:
         """Until all kills are done."""
         while self.kills < self._wanted and time.monotonic() < self._until and not self.died:
-            await asyncio.sleep(self._draw.uniform(0, 2 * self._work))
+            await self._at_work(instance)
             self.kills += 1
             if self.kills % 50 == 0:
                 lost = sum(self._watch.losses.values())
@@ -76,6 +78,16 @@ class Killer:
                 self.starts.append(await instance.start())
             except RuntimeError as error:
                 self.died.append(str(error))
+
+    async def _at_work(self, instance: Instance) -> None:
+        """Return at a random moment after it has begun to answer again."""
+        served, until = self._watch.served.get(instance.number, 0), time.monotonic() + PATIENCE
+        while self._watch.served.get(instance.number, 0) == served:  # noqa: ASYNC110 - polled, as the rest
+            if time.monotonic() > until:
+                self.died.append(f"instance {instance.number} does not serve: {self._watch.tally}")
+                return
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(self._draw.uniform(0, 2 * self._work))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class Watch:
         self.unexplained: list[str] = []
         self.reuses: list[dict[str, Any]] = []
         self.token_requests = 0
+        self.served: dict[int, int] = {}  # answers of the upstream by instance
         self._fleet = fleet
         self._draw = random.Random(seed)
         self._pause = pause
@@ -94,6 +95,8 @@ class Watch:
                 user = self._draw.choice(self._fleet.users)
                 asked = time.time()
                 answer = await one(caller, user, self.tally)
+                if answer.status == 200:
+                    self.served[instance.number] = self.served.get(instance.number, 0) + 1
                 if answer.code == "login_required" and asked > self._back.get(user, 0.0) and user not in self._lost:
                     self._lose(user)
                 await asyncio.sleep(0.3 if answer.status == 0 else self._draw.uniform(0, 2 * self._pause))
