@@ -101,6 +101,9 @@ class RedisDriver:
     async def close(self) -> None:
         """Close every connection."""
         self._closed = True
+        if self._target.clustered:  # its own close does nothing while the layout has to be learnt again
+            for part in ("nodes_cache", "startup_nodes"):
+                await self._client.nodes_manager.aclose(part)
         for owner in (self._client, self._sentinels):
             if owner is not None:
                 await owner.aclose()

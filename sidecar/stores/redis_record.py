@@ -15,8 +15,10 @@ from sidecar.errors import StoreBrokenError
 from sidecar.stores.contract import TOMBSTONE_LIFE, Record
 
 FORMAT = "s1"
-VERSION_DIGITS, TIME_DIGITS, WRITE_CHARS, CRC_CHARS = 19, 14, 16, 8
-HEAD = len(FORMAT) + VERSION_DIGITS + TIME_DIGITS + WRITE_CHARS + CRC_CHARS
+VERSION_DIGITS, TIME_DIGITS, WRITE_CHARS, CRC_CHARS, SEAL_CHARS = 19, 14, 16, 8, 8
+FIELDS = len(FORMAT) + VERSION_DIGITS + TIME_DIGITS + WRITE_CHARS + CRC_CHARS
+HEAD = FIELDS + SEAL_CHARS
+"""The fields are format, version, expiry, write id and CRC-32 of the value; the seal is made of them and the key."""
 NEVER = "0" * TIME_DIGITS
 LARGEST = 8 * 2**20
 LOG_KEPT = 1000
@@ -49,7 +51,8 @@ if grave == 'string' then
 end
 if kind == 'string' then
   local head = redis.call('GETRANGE', KEYS[1], 0, {HEAD - 1})
-  if not string.find(head, '^{FORMAT}{"%d" * (VERSION_DIGITS + TIME_DIGITS)}{"%x" * (WRITE_CHARS + CRC_CHARS)}$') then
+  local seal = redis.sha1hex(KEYS[1] .. string.sub(head, 1, {FIELDS}))
+  if string.sub(head, 1, 2) ~= '{FORMAT}' or string.sub(head, {FIELDS + 1}) ~= string.sub(seal, 1, {SEAL_CHARS}) then
     return {BROKEN}
   end
   local version, ends = string.sub(head, 3, 21), string.sub(head, 22, 35)
@@ -107,12 +110,11 @@ def milliseconds(seconds: float) -> str:
 def whole(
     key: str, value: bytes, version: int, expires_at: float | None, now: float, write: str
 ) -> tuple[bytes | str, ...]:
-    """Return what `PUT` takes after what `arguments` returns: the version, the record as it is stored, its life."""
+    """Return what `PUT` takes after what `arguments` returns: the version, what is stored in `key`, its life."""
     ends = NEVER if expires_at is None else milliseconds(expires_at)
-    head = FORMAT + digits(version, VERSION_DIGITS) + ends + write
-    crc = _crc(key, head.encode(), value)
+    fields = f"{FORMAT}{digits(version, VERSION_DIGITS)}{ends}{write}".encode() + _crc(value)
     life = "" if expires_at is None else str(int(min(max((expires_at - now) * 1000, 0), 10**TIME_DIGITS)))
-    return digits(version, VERSION_DIGITS), head.encode() + crc + value, life
+    return digits(version, VERSION_DIGITS), fields + _seal(key, fields) + value, life
 
 
 def arguments(expected: int | None, now: float, write: str, channel: str, announcement: str) -> tuple[str, ...]:
@@ -123,12 +125,16 @@ def arguments(expected: int | None, now: float, write: str, channel: str, announ
 
 def read(key: str, stored: bytes, now: float) -> Record | None:
     """Return the record in `stored`, None where it has expired; `StoreBrokenError` unless it is whole and `key`'s."""
-    head, crc, value = stored[: HEAD - CRC_CHARS], stored[HEAD - CRC_CHARS : HEAD], stored[HEAD:]
-    if len(stored) < HEAD or not head.startswith(FORMAT.encode()) or crc != _crc(key, head, value):
+    fields, seal, value = stored[:FIELDS], stored[FIELDS:HEAD], stored[HEAD:]
+    if not fields.startswith(FORMAT.encode()) or seal != _seal(key, fields) or not fields.endswith(_crc(value)):
         raise StoreBrokenError("a record in Redis is damaged or not ours")
-    version, ends = head[2 : 2 + VERSION_DIGITS], head[2 + VERSION_DIGITS : -WRITE_CHARS].decode()
+    version, ends = fields[2 : 2 + VERSION_DIGITS], fields[2 + VERSION_DIGITS :][:TIME_DIGITS].decode()
     return None if ends != NEVER and ends <= milliseconds(now) else Record(value, int(version))
 
 
-def _crc(key: str, head: bytes, value: bytes) -> bytes:
-    return b"%08x" % zlib.crc32(value, zlib.crc32(head, zlib.crc32(key.encode())))
+def _seal(key: str, fields: bytes) -> bytes:
+    return hashlib.sha1(key.encode() + fields, usedforsecurity=False).hexdigest()[:SEAL_CHARS].encode()
+
+
+def _crc(value: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(value)

@@ -56,10 +56,11 @@ class RedisStore:
 
     async def get(self, key: str) -> Record | None:
         """See `Store.get`."""
-        stored = await self._run(record.GET, [self._key("r", key)], ())
+        name = self._key("r", key)
+        stored = await self._run(record.GET, [name], ())
         if stored is not None and not isinstance(stored, bytes):
             raise StoreBrokenError("a record in Redis is damaged or not ours")
-        return None if stored is None else record.read(key, stored, self._clock())
+        return None if stored is None else record.read(name, stored, self._clock())
 
     async def put(
         self, key: str, value: bytes, *, expected: int | None, version: int, expires_at: float | None = None
@@ -69,7 +70,7 @@ class RedisStore:
         if len(value) > record.LARGEST:
             raise ValueError(f"a value has at most {record.LARGEST} bytes")
         now, write = self._clock(), new_id()
-        whole = record.whole(key, bytes(value), version, expires_at, now, write)
+        whole = record.whole(self._key("r", key), bytes(value), version, expires_at, now, write)
         return await self._write(record.PUT, key, write, (*self._arguments(key, expected, now, write), *whole))
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
@@ -156,6 +157,7 @@ class RedisStore:
             enough = False
         if not enough:
             self.unreplicated += 1
+            self._asked_at = float("-inf")
             _log.warning("store_write_not_replicated")
 
     async def _wanted_replicas(self) -> int:
