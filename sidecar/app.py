@@ -16,6 +16,7 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from sidecar.credentials.sessions import Life
 from sidecar.credentials.vault import Vault, key_ring, load_pepper
 from sidecar.errors import StoreUnavailableError
 from sidecar.explain import explain as explain  # noqa: PLC0414 - the command line asks for it here
+from sidecar.lane import request_id
 from sidecar.metrics import Metrics, Readers
 from sidecar.provider import AuthorizationServer
 from sidecar.settings import Address, Settings
@@ -42,6 +44,7 @@ from sidecar.wire.downstream import Downstream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
+    from sidecar.errors import Refusal
     from sidecar.login.state import LoginState
     from sidecar.wire.exchange import Exchange
 
@@ -150,7 +153,7 @@ class Program:
     # -- configuration ------------------------------------------------------------------------------------------
 
     def _take(self, settings: Settings, own: list[Address]) -> None:
-        corridor = assemble(settings, self.wire, self.broker, self.metrics, _access, own, self.clock)
+        corridor = assemble(settings, self.wire, self.broker, self.metrics, _access, _refused, own, self.clock)
         old, self._corridor = self._corridor, corridor
         self.settings = settings
         self.broker.sessions.life = Life(settings.session_life.idle, settings.session_life.absolute)
@@ -294,9 +297,16 @@ def _bind(address: Address) -> socket.socket:
     return sock
 
 
-def _access(exchange: Exchange, route: str, request_id: str) -> None:
+def _refused(exchange: Exchange, refusal: Refusal, route: str) -> None:
+    """Write why a request was answered by us: the caller has the same request id in its problem document."""
+    status = refusal.row.status
+    tell = _log.warning if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
+    tell("refused", request_id=request_id(exchange), route=route, code=refusal.code, status=status)
+
+
+def _access(exchange: Exchange, route: str, identifier: str) -> None:
     logs.access(
-        request_id=request_id,
+        request_id=identifier,
         method=exchange.head.method.decode("ascii"),
         path=exchange.target.path.decode("latin-1") if exchange.target else "",
         route=route,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sidecar.credentials.broker import Broker
+    from sidecar.errors import Refusal
     from sidecar.metrics import Metrics
     from sidecar.settings import Address, Route, Settings
     from sidecar.wire.context import Wire
@@ -51,6 +52,7 @@ def assemble(
     broker: Broker,
     metrics: Metrics,
     access: Callable[[Exchange, str, str], None] | None,
+    refused: Callable[[Exchange, Refusal, str], None] | None,
     own: Iterable[Address],
     clock: Callable[[], float],
 ) -> Corridor:
@@ -65,6 +67,7 @@ def assemble(
         access if settings.access_log else None,
         clock,
         settings.login,
+        refused,
     )
     lanes = [
         Lane(

@@ -74,10 +74,12 @@ class Elsewhere:
 
     def over(self, exchange: Exchange) -> None:
         if self._shared.access is not None:
-            self._shared.access(exchange, "", request_id(exchange.head))
+            self._shared.access(exchange, "", request_id(exchange))
 
     def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self._metrics.refused(refusal.code)
+        if self._shared.refused is not None:
+            self._shared.refused(exchange, refusal, "")
         answer(exchange, refusal)
 
     # -- inside -------------------------------------------------------------------------------------------------

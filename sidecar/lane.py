@@ -6,7 +6,6 @@ decides: take a credential, send the request with it, judge a 401, answer a refu
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +16,7 @@ from sidecar.credentials.broker import StillRejectedError
 from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, Changes, RequestRules, ResponseRules, one_hop_less, wants_upgrade
 from sidecar.model import APPLICATION, Caller, Target, TokenKey
-from sidecar.wire.problem import problem
+from sidecar.wire.problem import new_request_id, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +53,7 @@ class Shared(NamedTuple):
     access: Callable[[Exchange, str, str], None] | None  # writes the access line: exchange, route, request id
     clock: Callable[[], float] = time.time  # seconds since the epoch
     login: Login | None = None  # the sidecar's own sign-in
+    refused: Callable[[Exchange, Refusal, str], None] | None = None  # writes the line of a refusal: its route last
 
 
 class Lane:
@@ -130,11 +130,13 @@ class Lane:
         if exchange.status:
             self.tally.answered(exchange.status, time.perf_counter() - exchange.began)
         if self._shared.access is not None:
-            self._shared.access(exchange, self.route.name, request_id(exchange.head))
+            self._shared.access(exchange, self.route.name, request_id(exchange))
 
     def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         """Answer a refusal."""
         self.tally.refused(refusal.code)
+        if self._shared.refused is not None:
+            self._shared.refused(exchange, refusal, self.route.name)
         login = self._shared.login
         answer(exchange, refusal, login.url(self.route.provider) if login else None)
 
@@ -220,12 +222,12 @@ def _without_segments(path: bytes, count: int) -> bytes:
     return b"/" + (segments[count + 1] if len(segments) > count + 1 else b"") + mark + query
 
 
-def request_id(head: RequestHead) -> str:
-    """Return the request's own X-Request-Id where it is well formed, else a new one."""
-    for value in head.all(b"x-request-id"):
-        if _REQUEST_ID.match(value):
-            return value.decode("ascii")
-    return os.urandom(8).hex()
+def request_id(exchange: Exchange) -> str:
+    """Return the request's own X-Request-Id where it is well formed, else one made for it: always the same."""
+    if not exchange.request_id:
+        given = (value for value in exchange.head.all(b"x-request-id") if _REQUEST_ID.match(value))
+        exchange.request_id = next(given, b"").decode("ascii") or new_request_id()
+    return exchange.request_id
 
 
 def answer(exchange: Exchange, refusal: Refusal, login_url: str | None = None) -> None:
@@ -241,7 +243,7 @@ def answer(exchange: Exchange, refusal: Refusal, login_url: str | None = None) -
     response = problem(
         refusal,
         status=status,
-        request_id=request_id(exchange.head),
+        request_id=request_id(exchange),
         headers=headers,
         members={"login_url": login_url} if login_url and refusal.name == "login_required" else None,
         close=close,

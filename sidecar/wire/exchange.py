@@ -55,7 +55,8 @@ class Errand(Protocol):
 class Exchange:
     """The state of one request. Defaults stand on the class: most exchanges change few of them.
 
-    `target`, `key`, `credential`, `replayed` and `began` are the corridor's notes; the wire does not look at them.
+    `target`, `key`, `credential`, `replayed`, `request_id` and `began` are the corridor's notes: the wire does not
+    look at them.
     """
 
     errand: Errand | None = None
@@ -63,6 +64,7 @@ class Exchange:
     key: TokenKey | None = None
     credential: Any = None
     replayed = False
+    request_id = ""
     began = 0.0  # time.perf_counter()
 
     status = 0  # of the final response, once its head is on the way to the caller
