@@ -175,6 +175,10 @@ def _pooled(world: World) -> Iterator[str]:
     for peer in world.peers if idle else ():
         if id(peer.protocol) in idle and (peer.strict.partial or peer.tunnel or peer.faults):
             yield "a connection with an unfinished request is in the pool"
+        if id(peer.protocol) in idle and peer.played and (last := peer.played[-1]).exchange is not None:
+            heard = h11_response(bytes(last.sent), last.exchange.head.method, last.ended)
+            if isinstance(heard, str) or not heard.whole or heard.rest:
+                yield f"a connection with something left of the response is in the pool: {heard}"
 
 
 def _nothing_left(world: World) -> Iterator[str]:

@@ -50,6 +50,7 @@ class Response(NamedTuple):
     whole: bool
     until_close: bool = False
     at: int = 0  # where it begins in the stream, its 1xx responses included
+    rest: bytes = b""  # what comes after it
 
     def all(self, name: bytes) -> list[bytes]:
         return [value for found, value in self.fields if found == name]
@@ -282,6 +283,6 @@ def h11_response(stream: bytes, method: bytes, ended: bool) -> Response | str:
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                return Response(status, fields, body, True)
+                return Response(status, fields, body, True, rest=reader.trailing_data[0])
     except h11.RemoteProtocolError as error:
         return Response(status, fields, body, False) if status else str(error)

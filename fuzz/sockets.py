@@ -24,6 +24,7 @@ import uvloop
 from fuzz.far_side import HAPROXY, NGINX, Backend, NginxLog, Tap, differences, haproxy, nginx
 from fuzz.mutate import pieces, stream
 from fuzz.reading import StrictError, h11_requests, read_responses
+from tests.support import process as processes
 from tests.support.process import Backdrop, Process
 
 BATCH = 500  # cases between two comparisons
@@ -268,6 +269,7 @@ def main() -> int:
     if not (NGINX and HAPROXY):
         print("needs nginx and haproxy")
         return 2
+    processes.DEADLINE = 120.0  # for the start: a long run gives way to whatever else the machine does
     with tempfile.TemporaryDirectory() as folder:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are ended too
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
