@@ -11,7 +11,7 @@ COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe -
 IMAGE ?= token-sidecar
 TESTS ?=
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check format bench fuzz lock image clean
+.PHONY: help demo test slow check format bench fuzz soak lock image clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,11 @@ bench: $(READY)  ## Measure against other proxies (ARGS=--quick to try it)
 fuzz: $(READY)  ## Mutated messages, a million in process, 100 000 over sockets (COUNT=, SOCKETS=, SEED=)
 	@$(BIN)/python -m fuzz --count $(or $(COUNT),1000000) --seed $(or $(SEED),1)
 	@$(BIN)/python -m fuzz.sockets --count $(or $(SOCKETS),100000) --seed $(or $(SEED),1)
+
+soak: $(READY)  ## Run fleets of sidecars through what may go wrong, in full: hours (SOAK="logout --store redis" for one)
+	@set -e; if [ -n "$(SOAK)" ]; then $(BIN)/python -m soak.$(SOAK); exit; fi; \
+	for store in sqlite redis; do for program in expiries holders kills logout users; do \
+	$(BIN)/python -m soak.$$program --store $$store; done; done
 
 lock: build/lock/bin/pip-compile  ## Write the lock files anew
 	@echo 'resolving; this takes some minutes'

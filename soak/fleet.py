@@ -223,7 +223,11 @@ class Fleet:
     async def _put(self, at: int, signed_in: Iterable[tuple[str, Any]]) -> None:
         for user, answer in signed_in:
             body = json.dumps({**answer, "provider": "idp"}).encode()
-            status = await self.manage(at, "PUT", f"/v1/sessions/{session(user)}", body)
+            until = time.monotonic() + START
+            while (status := await self.manage(at, "PUT", f"/v1/sessions/{session(user)}", body)) == 503:
+                if time.monotonic() > until:
+                    break
+                await asyncio.sleep(0.2)
             if status != 200:
                 raise RuntimeError(f"the session API answered {status}")
 

@@ -52,6 +52,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "longest_wait": round(watch.tally.worst, 2),
             "sessions_lost": sum(watch.losses.values()),
             "reuses": len(watch.reuses),
+            "expired_tokens_seen": watch.expired,
             "window_ms": await windows(fleet),
             "complaints": fleet.complaints(),
             "failures": {"unexplained": watch.judge()[:20], "wrong": watch.tally.wrong[:10], "died": tormentor.died},

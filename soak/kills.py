@@ -82,7 +82,7 @@ class Killer:
     async def _at_work(self, instance: Instance) -> None:
         """Return at a random moment after it has begun to answer again."""
         served, until = self._watch.served.get(instance.number, 0), time.monotonic() + PATIENCE
-        while self._watch.served.get(instance.number, 0) == served:  # noqa: ASYNC110 - polled, as the rest
+        while self._watch.served.get(instance.number, 0) == served:
             if time.monotonic() > until:
                 self.died.append(f"instance {instance.number} does not serve: {self._watch.tally}")
                 return

@@ -30,6 +30,7 @@ class Watch:
         self.unexplained: list[str] = []
         self.reuses: list[dict[str, Any]] = []
         self.token_requests = 0
+        self.expired = 0  # tokens that the upstream saw too late: a process may be stopped between look and write
         self.served: dict[int, int] = {}  # answers of the upstream by instance
         self._fleet = fleet
         self._draw = random.Random(seed)
@@ -65,12 +66,17 @@ class Watch:
             reuse["found"] = now
             self.reuses.append(reuse)
         for fault, count in books["wrong"].items():
-            if fault != "dead":  # what was lost may still be under way
+            if fault == "expired":
+                self.expired += count
+            elif fault != "dead":  # what was lost may still be under way
                 self.unexplained.append(f"the upstream saw {count} tokens: {fault}")
 
     def judge(self) -> list[str]:
         """Return every reuse and every loss that is not of the one kind that is allowed."""
         wrong = list(self.unexplained)
+        stops = sum(until > began for began, until, _ in self._harms)
+        if self.expired > stops:
+            wrong.append(f"the upstream saw {self.expired} expired tokens, with {stops} stops")
         for reuse in self.reuses:
             first = (
                 reuse["found"] - reuse["seconds"]
