@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import structlog
 from aiohttp import web
@@ -17,12 +17,26 @@ if TYPE_CHECKING:
     from sidecar.oauth.authorization import Pending
 
 FORM = "application/x-www-form-urlencoded"
+MOST_FIELDS = 20
 _log = structlog.get_logger()
 
 
 def cookies_of(request: web.Request) -> list[tuple[str, str]]:
     """Return the cookies of a request."""
     return cookies.read(request.headers.getall("Cookie", []))
+
+
+async def form_of(request: web.Request) -> dict[str, str]:
+    """Return the fields of a form; nothing where the body is none, and no field that stands there twice."""
+    if request.content_type != FORM:
+        return {}
+    body = await request.read()
+    try:
+        pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        return {}
+    names = [name for name, _ in pairs]
+    return {name: value for name, value in pairs if names.count(name) == 1}
 
 
 def page(status: int, text: str, *, forms: bool = False) -> web.Response:

@@ -14,7 +14,7 @@ from aiohttp import web
 from sidecar.callers import session_id
 from sidecar.errors import Refusal
 from sidecar.login import backchannel, cookies, flow, pages
-from sidecar.login.answers import FORM, cookies_of, page, redirect
+from sidecar.login.answers import cookies_of, form_of, page, redirect
 from sidecar.login.flow import SignInError
 from sidecar.oauth.metadata import Metadata
 
@@ -67,9 +67,8 @@ class SigningOut:
         """End the session here and lead the browser to the provider's own sign-out, where there is one."""
         if not flow.from_here(request.headers, self._login):
             raise SignInError("cross_site")
-        form = await request.post() if request.content_type == FORM else {}
-        asked = form.get("return_to", request.query.get("return_to"))
-        landing = flow.landing(asked if isinstance(asked, str) else None, self._login)
+        form = await form_of(request)
+        landing = flow.landing(form.get("return_to", request.query.get("return_to")), self._login)
         found = await self._find(request)
         location = landing
         if found is not None:
@@ -86,11 +85,8 @@ class SigningOut:
 
     async def backchannel(self, request: web.Request) -> web.Response:
         """End sessions by their issuer's word."""
-        form = await request.post() if request.content_type == FORM else {}
-        text = form.get("logout_token")
+        text = (await form_of(request)).get("logout_token", "")
         try:
-            if not isinstance(text, str):
-                raise backchannel.LogoutRefusedError("logout_token")  # noqa: TRY301 - one answer for all
             ended = await backchannel.sign_out(text, self._parties(), self._state.sign_ins, self._state.clock())
         except backchannel.LogoutRefusedError as refused:
             _log.warning("back_channel_logout_refused", reason=refused.reason)

@@ -19,6 +19,7 @@ from sidecar.errors import StoreUnavailableError
 from tests.support.authorization_server import LEGACY
 from tests.support.jwts import part, unsigned, with_mac
 from tests.support.program import ENVIRON, subject_of
+from tests.support.recording_upstream import response as upstream_response
 from tests.support.sign_in import COOKIE, Browser, SignIn, query_of, signing_in
 
 if TYPE_CHECKING:
@@ -630,6 +631,43 @@ async def test_request_without_a_logout_token_is_refused(body: dict[str, str], b
     assert (await browser.post("/oauth2/backchannel-logout", json=body)).status_code == 400
     too_large = await browser.post("/oauth2/backchannel-logout", data={"logout_token": "x" * 100_000})
     assert too_large.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/oauth2/logout", "/oauth2/backchannel-logout"])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("; charset=nonsense", b"logout_token=x&return_to=/app"),
+        ("; charset=utf-16", b"logout_token=x"),
+        ("", b"logout_token=\xff"),
+        ("", b"&".join([b"a=1"] * 50)),
+        ("", b"logout_token=a&logout_token=b"),
+    ],
+)
+async def test_form_that_cannot_be_read_is_an_empty_one(path: str, kind: str, body: bytes, browser: Browser) -> None:
+    """No charset, byte or number of fields is a fault of ours."""
+    headers = {"Content-Type": f"application/x-www-form-urlencoded{kind}"}
+    response = await browser.post(path, content=body, headers=headers)
+    assert response.status_code == (303 if path.endswith("/logout") else 400)
+
+
+@pytest.mark.parametrize("path", ["/oauth2/callback", "/oauth2/login", "/oauth2/logout"])
+@pytest.mark.parametrize(
+    "query", ["state=%ff&code=%00", "return_to=%ff", "provider=%ed%a0%80", "%", "state=" + "x" * 7000]
+)
+async def test_query_that_is_no_text_is_refused_or_ignored(path: str, query: str, browser: Browser) -> None:
+    """Whatever the bytes, a page or a redirect of ours."""
+    response = await browser.client.get(f"{browser.public}{path}?{query}")
+    assert response.status_code in (303, 400, 404)
+
+
+async def test_api_cannot_set_the_session_cookie(running: SignIn, browser: Browser) -> None:
+    """[LK-15] Fixation by the upstream: its other cookies pass."""
+    await browser.sign_in("alice")
+    lines = b"Set-Cookie: theme=dark\r\nSet-Cookie: sidecar_session=planted; Path=/"
+    running.upstream.default = lambda _one: [upstream_response(b"x", 200, lines)]
+    answer = await running.call(browser)
+    assert answer.all("set-cookie") == ["theme=dark"]
 
 
 async def test_failed_logout_may_be_tried_again(
