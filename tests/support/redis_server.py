@@ -69,18 +69,18 @@ class Server:
 
     def ask(self, *command):
         """Run a command, over a connection of its own."""
-        with Redis(port=self.port, socket_timeout=2, socket_connect_timeout=1, protocol=2) as client:
+        with Redis(port=self.port, socket_timeout=2, socket_connect_timeout=1, protocol=2, driver_info=None) as client:
             return client.execute_command(*command)
 
     def ask_all(self, *commands):
         """Run commands over one connection."""
-        with Redis(port=self.port, socket_timeout=2, socket_connect_timeout=1, protocol=2) as client:
+        with Redis(port=self.port, socket_timeout=2, socket_connect_timeout=1, protocol=2, driver_info=None) as client:
             client.ping()
             for command in commands:
                 client.execute_command(*command)
 
     def info(self, section):
-        with Redis(port=self.port, socket_timeout=2, socket_connect_timeout=1, protocol=2) as client:
+        with Redis(port=self.port, socket_timeout=2, socket_connect_timeout=1, protocol=2, driver_info=None) as client:
             return client.info(section)
 
     def pause(self):
