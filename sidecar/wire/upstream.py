@@ -32,7 +32,7 @@ class Upstream(asyncio.Protocol):
     """One connection. `used` counts the requests it has carried."""
 
     __slots__ = (
-        "_blocked", "_endless", "_ends", "_gone", "_held", "_partial", "_paused", "_persistent", "_pool", "_reader",
+        "_blocked", "_endless", "_ends", "_held", "_partial", "_paused", "_persistent", "_pool", "_reader",
         "_received", "_sent", "_streaming", "_transport", "deadline", "exchange", "idle_since", "used",
     )  # fmt: skip
 
@@ -42,7 +42,6 @@ class Upstream(asyncio.Protocol):
         self._partial = b""
         self._reader: BodyReader | None = None
         self._held: tuple[ResponseHead, bytes] | None = None
-        self._gone: tuple[Exception | None] | None = None  # how the connection ended while a response was held
         self._paused = False  # reading, by a slow caller
         self._blocked = False  # writing, by a slow upstream
         self._endless = False  # a response whose pieces may be far apart
@@ -104,7 +103,7 @@ class Upstream(asyncio.Protocol):
         if held is None or exchange is None or exchange.errand is None:
             return
         head, rest = held
-        if self._gone is None and not self._paused:
+        if not self._paused:
             self._transport.resume_reading()
         try:
             frame = framing.response_framing(head, exchange.head.method)
@@ -112,8 +111,6 @@ class Upstream(asyncio.Protocol):
             self._pass_on(exchange, head, frame, out, rest)
         except (InvalidResponseError, BrokenBodyError):
             self._invalid()
-        if self._gone is not None:
-            self._lost(*self._gone)
 
     def drop(self) -> None:
         """Close: the response in progress is not wanted, or not to be trusted."""
@@ -169,9 +166,7 @@ class Upstream(asyncio.Protocol):
         wire.deadlines.discard(self)
         wire.outgoing.discard(self._ends)
         self._pool.forget(self)
-        if self._held is not None:
-            self._gone = (exc,)  # what was held may still be wanted
-        elif self.exchange is not None:
+        if self.exchange is not None:
             self._lost(exc)
 
     def pause_writing(self) -> None:

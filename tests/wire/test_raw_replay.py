@@ -294,6 +294,21 @@ def test_pooled_connection_that_dies_is_retried_only_for_idempotent_methods(
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_body_that_was_not_kept_is_never_sent_again(both: dict[str, Corridor], loop: str):
+    """[UP-04] A PUT is idempotent, but half of its body is not: where it was not kept whole, the answer is 502."""
+    corridor = both[loop]
+    corridor.fresh()
+    corridor.do(lambda: corridor.upstream.play([response(b"one")], [Fin]))
+    with corridor.client() as client:
+        client.send(b"GET /x HTTP/1.1\r\nHost: app.internal\r\n\r\n").answer()
+        second = client.send(fill(_request(b"PUT", LARGE), "origin", b"app.internal")).answer(b"PUT")
+    assert second is not None
+    assert second.status == 502
+    assert [len(request.body) for request in requests(corridor)] == [0, len(LARGE)]
+    sound(corridor, [])
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_retry_is_not_repeated(both: dict[str, Corridor], loop: str):
     """[UP-04] A second connection that dies as well is a 502: three requests would be a storm."""
     corridor = both[loop]

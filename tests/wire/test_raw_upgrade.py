@@ -261,6 +261,21 @@ def test_caller_that_never_reads_stops_its_own_pipeline(both: dict[str, Corridor
     assert [len(answer.body) for answer in answers] == [100_000] * 150
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_last_answer_arrives_whole_though_the_caller_goes_on_sending(both: dict[str, Corridor], loop: LoopKind):
+    """RFC 9112 section 9.6: bytes that nobody reads any more must not reset the answer that is still on its way."""
+    corridor = both[loop]
+    corridor.fresh()
+    corridor.upstream.default = [response(b"x" * 1_000_000)]
+    with corridor.client(buffer=16384) as client:
+        client.send(b"GET /x HTTP/1.1\r\nHost: app.internal\r\nConnection: close\r\n\r\n" + b"y" * 300_000)
+        time.sleep(0.2)
+        got = client.until_end()
+        assert client.ended == "fin"
+    assert len(got.partition(b"\r\n\r\n")[2]) == 1_000_000
+    assert corridor.faults == []
+
+
 # -- refused requests with bodies (SM-15), Expect (SM-16) -----------------------------------------------------------
 
 REFUSED = {
