@@ -239,7 +239,7 @@ def make(seed: int, number: int) -> Case:
         caller.append(piece)
         if rng.random() < 0.3:
             caller.append("turn")
-    if rng.random() < 0.15:
+    if rng.random() < 0.25:
         caller.insert(int(rng.random() * (len(caller) + 1)), _event(rng))
     if rng.random() < 0.1:
         caller.append("eof" if rng.random() < 0.7 else "reset")
@@ -248,7 +248,7 @@ def make(seed: int, number: int) -> Case:
 
 
 def _event(rng: random.Random) -> str:
-    return ("slow", "read", "turn", "wait", "eof")[int(rng.random() * 5)]
+    return ("slow", "slow", "read", "turn", "wait", "eof")[int(rng.random() * 6)]
 
 
 def _answer(rng: random.Random) -> Answer:

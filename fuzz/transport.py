@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fuzz.clockwork import Clockwork
 
-HIGH_WATER = 300  # bytes unread by the peer before the writer is asked to pause: small, so that it happens
+HIGH_WATER = 80  # bytes unread by the peer before the writer is asked to pause: small, so that it happens
 EOF = None
 
 

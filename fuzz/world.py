@@ -43,7 +43,7 @@ class StubCredential:
 
 
 class StubBroker:
-    """Identities that begin with "cold" wait for their token, "gone" have none, "stuck" get no second one."""
+    """Identities that begin with "cold" wait for their token, "gone" have none, "stuck" get no second one, "dies" lose their session then."""
 
     def __init__(self) -> None:
         self.owners: dict[bytes, TokenKey] = {}
@@ -63,6 +63,8 @@ class StubBroker:
     async def obtain(self, key: TokenKey, rejected: StubCredential | None = None) -> StubCredential:
         await asyncio.sleep(0)
         if key.identity.startswith("gone"):
+            raise Refusal("login_required", "The session has ended.")
+        if rejected is not None and key.identity.startswith("dies"):
             raise Refusal("login_required", "The session has ended.")
         if rejected is not None and key.identity.startswith("stuck"):
             raise StillRejectedError
