@@ -129,7 +129,7 @@ class Run:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         while not stop.is_set():
             await self.follow(reader, writer, host, -1)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.02)
         writer.close()
 
     def _read(self, got: bytes, methods: list[bytes], data: bytes) -> tuple[list, bytes]:  # type: ignore[type-arg]
