@@ -11,7 +11,10 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
-from sidecar.stores import open_store
+from sidecar.stores import (
+    open_store,
+    redis_driver,  # noqa: F401 - what it imports takes its time, which is not to be measured here
+)
 from sidecar.stores.contract import Record
 from tests.support import redis_server
 from tests.support.redis_server import Replicated, server
@@ -173,6 +176,16 @@ async def test_a_server_that_answers_late_is_away(redis):
         await eventually(store.ping, 3 * SOON)
 
 
+async def test_a_server_that_takes_its_time_with_every_step_is_away(redis):
+    """[RD-04] Each reply is in time, but login, choice of the database and command together are not."""
+    redis.ask("CONFIG", "SET", "requirepass", "s3cr3t")
+    async with proxy(redis.port) as between:
+        between.delay = 0.2
+        store = open_store(f"redis://:s3cr3t@127.0.0.1:{between.port}/1")
+        assert await seconds(store.get("key")) < COSTS
+        await store.close()
+
+
 async def test_a_lock_whose_holder_could_not_release_it_is_free_soon_afterwards(redis):
     """[RF-17] A release that fails is done when Redis is back, long before the lease is over."""
     async with opened(redis.port) as store:
@@ -215,6 +228,34 @@ async def test_a_server_that_refuses_is_unavailable_and_nothing_is_written(redis
         change(redis)
         for _ in range(3):
             assert await seconds(put(store, value=b"y", expected=1, version=2)) < COSTS
+
+
+async def test_an_address_that_leads_to_another_master_is_looked_up_anew(redis):
+    """[RD-06] Without Sentinel: the old master has become a replica, and the name now leads to the new one."""
+    with server() as new:
+        async with proxy(redis.port) as between, opened(between.port) as store:
+            assert await put(store)
+            between.target = new.port
+            redis.ask("REPLICAOF", "127.0.0.1", new.port)
+            await increment(store, "count")
+            assert new.ask("EXISTS", record_key(store, "count")) == 1
+
+
+@pytest.mark.skipif(not redis_server.has_tls(), reason="no redis-server with TLS here")
+async def test_a_new_certificate_of_the_server_is_taken_and_a_foreign_authority_is_not():
+    """[RD-16] After a restart with another certificate the store goes on; who trusts another authority gets nothing."""
+    one, folder, authority = redis_server.with_tls()
+    url = redis_server.tls_url()
+    store, foreign = open_store(url), open_store(url.replace("/ca.pem", "/other-ca.pem"))
+    assert await put(store)
+    with pytest.raises(StoreUnavailableError):
+        await foreign.ping()
+    one.kill()
+    redis_server.issue(authority, "server", folder)
+    one.start()
+    await eventually(lambda: put(store, version=2), 3 * SOON)
+    await store.close()
+    await foreign.close()
 
 
 @pytest.mark.parametrize("login", [":s3cr3t@", "user-name:s3cr3t@"], ids=["RD-15 WRONGPASS", "RD-15 unknown user"])

@@ -63,9 +63,13 @@ class Server:
                 stderr=log,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - no other thread starts processes here
             )
-        if not self.tls:
-            until(lambda: self.ask("PING"), START)
+        until(self._answers, START)
         return self
+
+    def _answers(self):
+        if not self.tls:
+            return self.ask("PING")
+        return socket.create_connection(("127.0.0.1", self.port), 1).close() is None
 
     def ask(self, *command):
         """Run a command, over a connection of its own."""
@@ -133,19 +137,25 @@ def with_tls():
     folder = Path(tempfile.mkdtemp(prefix="redis-tls-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     authority = trustme.CA()
-    for name, certificate in (("server", authority.issue_cert("127.0.0.1")), ("client", authority.issue_cert("x@y.z"))):
-        certificate.private_key_pem.write_to_path(folder / f"{name}.key")
-        certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
     authority.cert_pem.write_to_path(folder / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "other-ca.pem")
+    issue(authority, "server", folder)
+    issue(authority, "client", folder)
     files = {"cert": "server.pem", "key": "server.key", "ca-cert": "ca.pem"}
     options = [text for name, file in files.items() for text in (f"--tls-{name}-file", str(folder / file))]
     one = Server(binary=shutil.which("redis-server"), tls=options).start()
-    until(lambda: socket.create_connection(("127.0.0.1", one.port), 1).close() is None, START)
-    return one, folder
+    return one, folder, authority
+
+
+def issue(authority, name, folder):
+    """Write a new certificate for this host."""
+    certificate = authority.issue_cert("127.0.0.1", common_name=name)
+    certificate.private_key_pem.write_to_path(folder / f"{name}.key")
+    certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
 
 
 def tls_url():
-    one, folder = with_tls()
+    one, folder, _ = with_tls()
     files = f"ca={folder}/ca.pem&cert={folder}/client.pem&key={folder}/client.key"
     return f"rediss://127.0.0.1:{one.port}/0?{options()}&{files}"
 

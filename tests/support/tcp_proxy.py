@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -19,11 +18,13 @@ class Proxy:
         self.harm = None
         self.accepted = 0
         self._tasks = set()
+        self._writers = set()
 
     async def serve(self, reader, writer):
         self.accepted += 1
         self._tasks.add(asyncio.current_task())
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers |= {writer, far_writer}
         pumps = [
             asyncio.create_task(self._pump(reader, far_writer)),
             asyncio.create_task(self._pump_back(far_reader, writer)),
@@ -36,6 +37,7 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
             for each in (writer, far_writer):
                 each.transport.abort()
+            self._writers -= {writer, far_writer}
             self._tasks.discard(asyncio.current_task())
 
     async def _pump(self, reader, writer):
@@ -57,10 +59,10 @@ class Proxy:
             await writer.drain()
 
     async def stop(self):
-        for task in self._tasks.copy():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        for writer in self._writers:
+            writer.transport.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 @asynccontextmanager
