@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol
 
-
 if TYPE_CHECKING:
-    from sidecar.wire.hearing import Hearing
     import asyncio
     from collections.abc import Callable
 
     from sidecar.settings import Limits
     from sidecar.wire.downstream import Downstream
     from sidecar.wire.exchange import Exchange
+    from sidecar.wire.hearing import Hearing
 
 NEVER = math.inf
 TICK = 0.1  # seconds: how much later than asked a deadline may fire
