@@ -57,6 +57,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "of_them_in_the_background": stale_rounds,
             "token_requests": requests,
             "answers": tally.kinds,
+            "asked_again": tally.again,
             "longest_wait": round(tally.worst, 2),
             "families_revoked": len(await fleet.far.ask("dead")),
             "complaints": fleet.complaints(),
@@ -71,7 +72,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 async def _round(fleet: Fleet, callers: list[tuple[Caller, str]], tally: Tally, stale: bool) -> dict[str, Any]:
     """Let all ask at once; return the books when every renewal has been answered."""
-    await asyncio.gather(*(one(caller, user, tally) for caller, user in callers))
+    await asyncio.gather(*(one(caller, user, tally, again=True) for caller, user in callers))
     books: dict[str, Any] = await fleet.far.ask("books")
     until = time.monotonic() + 5.0
     while stale and books["token_requests"] < len(fleet.users) and time.monotonic() < until:

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 ADMIN_TOKEN = "soak-admin-token"
 SECRET = "soak-client-secret"
-START = 60.0
+START = 120.0
 NICE = 5  # beyond the driver's own
 _ports = iter(random.sample(range(20_000, 32_000), 12_000))
 CONFIGURATION = """
@@ -142,13 +142,13 @@ class Instance:
         """Wait until it accepts connections."""
         while time.monotonic() < began + START:
             if self.process.poll() is not None:
-                raise RuntimeError(f"instance {self.number} ended: {self.log.read_text()[-2000:]}")
+                raise RuntimeError(f"instance {self.number} ended: {self.log.read_text()[-500:]}")
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection(HOST, self.port)
                 writer.close()
                 return
             await asyncio.sleep(0.01)
-        raise RuntimeError(f"instance {self.number} did not start: {self.log.read_text()[-2000:]}")
+        raise RuntimeError(f"instance {self.number} did not start: {self.log.read_text()[-500:]}")
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
