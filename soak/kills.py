@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from soak.command import main, options, progress
-from soak.fleet import Fleet, Instance, running
+from soak.fleet import STEP, Fleet, Instance, running
 from soak.watch import Watch, spread, windows
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ class Killer:
 
     async def _at_work(self, instance: Instance) -> None:
         """Return at a random moment after it has begun to answer again."""
-        served, until = self._watch.served.get(instance.number, 0), time.monotonic() + PATIENCE
-        while self._watch.served.get(instance.number, 0) == served:
-            if time.monotonic() > until:
-                self.died.append(f"instance {instance.number} does not serve: {self._watch.tally}")
+        served = self._watch.served.get(instance.number, 0)
+        for _ in range(int(PATIENCE / STEP)):
+            if self._watch.served.get(instance.number, 0) > served:
+                await asyncio.sleep(self._draw.uniform(0, 2 * self._work))
                 return
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(self._draw.uniform(0, 2 * self._work))
+            await asyncio.sleep(STEP)
+        self.died.append(f"instance {instance.number} does not serve: {self._watch.tally}")
 
 
 if __name__ == "__main__":
