@@ -1,4 +1,4 @@
-"""The only module that speaks with redis-py: commands with deadlines, one retry, and errors in our own words.
+"""Commands to Redis with deadlines, one retry, and errors in our own words; `redis_clients` makes the connections.
 
 Decides which failures count as "away" and which connections are made. An operation is tried twice within a hard limit,
 at most `AT_ONCE` at a time; while Redis is away the breaker refuses at once. Scripts may be sent twice: they must be
@@ -12,25 +12,20 @@ import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sidecar.errors import StoreUnavailableError
 from sidecar.stores.redis_breaker import Breaker
+from sidecar.stores.redis_clients import AT_ONCE, connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sidecar.stores.redis_record import Script
-    from sidecar.stores.redis_url import Login, RedisTarget
+    from sidecar.stores.redis_url import RedisTarget
 
-AT_ONCE = 16
-SPARE = 4  # connections beyond those: subscription, listing of keys
 PAUSE = 0.02, 0.06
 SCAN_PATIENCE, SCAN_PAGE = 10.0, 1000
 SILENCE = 5.0
@@ -50,8 +45,10 @@ class RedisDriver:
         self._limit = (4 if target.scheme in ("redis+sentinel", "redis+cluster") else 2) * target.timeout
         self._breaker = Breaker()
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._sentinels: Sentinel | None = None
-        self._client: Any = self._connected_to(target)
+        try:
+            self._client, self._sentinels = connect(target)
+        except OSError as error:  # a file for TLS
+            raise _translated(error) from None
         self._closed = False
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
@@ -164,40 +161,6 @@ class RedisDriver:
         pipeline.execute_command("WAIT", replicas, int(self._target.timeout * 500), **where)
         _, acknowledged = await pipeline.execute()
         return int(acknowledged) >= replicas
-
-    # -- connecting -----------------------------------------------------------------------------------------------
-
-    def _connected_to(self, target: RedisTarget) -> Any:
-        options = {**_options(target), **_login(target.login)}
-        if target.clustered:
-            nodes = [ClusterNode(node.host, node.port) for node in target.nodes]
-            return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
-        if not target.master:
-            ((host, port),) = target.nodes
-            return Redis(host=host, port=port, db=target.database, **options)
-        self._sentinels = Sentinel(  # type: ignore[no-untyped-call]
-            target.nodes, sentinel_kwargs={**_options(target), **_login(target.sentinel_login)}, **options
-        )
-        return self._sentinels.master_for(target.master, db=target.database)
-
-
-def _options(target: RedisTarget) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "protocol": 2,
-        "driver_info": None,
-        "socket_timeout": target.timeout,
-        "socket_connect_timeout": target.timeout,
-        "max_connections": AT_ONCE + SPARE,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    if target.tls is not None:
-        files = {"ssl_ca_certs": target.tls.ca, "ssl_certfile": target.tls.cert, "ssl_keyfile": target.tls.key}
-        options |= {"ssl": True} | {name: path for name, path in files.items() if path}
-    return options
-
-
-def _login(login: Login) -> dict[str, str | None]:
-    return {"username": login.username or None, "password": login.password or None}
 
 
 async def _messages(pubsub: Any) -> AsyncIterator[bytes]:

@@ -258,6 +258,17 @@ async def test_a_new_certificate_of_the_server_is_taken_and_a_foreign_authority_
     await foreign.close()
 
 
+@pytest.mark.skipif(not redis_server.has_tls(), reason="no redis-server with TLS here")
+@pytest.mark.parametrize("kind", ["redis+sentinel", "redis+cluster"])
+async def test_sentinel_and_cluster_speak_tls_as_well(kind):
+    """With a certificate of our own to all of them, in one URL."""
+    with redis_server.tls_url_of(kind) as url:
+        store = open_store(url)
+        assert await put(store)
+        assert await store.get("key") == Record(b"x", 1)
+        await store.close()
+
+
 @pytest.mark.parametrize("login", [":s3cr3t@", "user-name:s3cr3t@"], ids=["RD-15 WRONGPASS", "RD-15 unknown user"])
 async def test_a_wrong_password_is_told_without_it(redis, login):
     """Nor does the store show it in any other way."""
@@ -578,7 +589,7 @@ async def test_a_demoted_master_is_left_for_the_new_one(replicated):
     store = open_store(replicated.url)
     assert await put(store)
     old, new = replicated.master, replicated.replica
-    replicated.sentinels[0].ask("SENTINEL", "FAILOVER", redis_server.MASTER)
+    redis_server.until(lambda: replicated.sentinels[0].ask("SENTINEL", "FAILOVER", redis_server.MASTER), 12)
     await until(lambda: replicated.master is new, 12)
     old.ask("REPLICAOF", "127.0.0.1", new.port)  # Sentinel does so itself, after a while
     _, took = await eventually(lambda: increment(store, "count"), 12)

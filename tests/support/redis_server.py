@@ -147,6 +147,43 @@ def with_tls():
     return one, folder, authority
 
 
+@contextlib.contextmanager
+def tls_url_of(kind):
+    """Run a cluster of one node, or a Sentinel with its master, that speak nothing but TLS; give the URL."""
+    master, folder, _ = with_tls()
+    mode = {
+        "redis+cluster": ["--cluster-enabled", "yes", "--tls-cluster", "yes"],
+        "redis+sentinel": ["FILE", "--sentinel"],
+    }
+    one = Server(*mode[kind], binary=shutil.which("redis-server"), tls=master.tls)
+    tls = {
+        "ssl": True,
+        "ssl_ca_certs": f"{folder}/ca.pem",
+        "ssl_certfile": f"{folder}/client.pem",
+        "ssl_keyfile": f"{folder}/client.key",
+    }
+    place = ""
+    try:
+        if kind == "redis+sentinel":
+            file, place = one.folder / "sentinel.conf", f"/{MASTER}/0"
+            pairs = zip(master.tls[::2], master.tls[1::2], strict=True)
+            lines = [f"{name[2:]} {value}" for name, value in pairs]
+            lines += ["port 0", f"tls-port {one.port}", "bind 127.0.0.1", f"dir {one.folder}", "tls-replication yes"]
+            file.write_text("\n".join([*lines, f"sentinel monitor {MASTER} 127.0.0.1 {master.port} 1", ""]))
+            one.command[1] = str(file)
+        one.start()
+        with Redis("127.0.0.1", one.port, protocol=2, **tls) as client:
+            if kind == "redis+cluster":
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+                until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", START)
+            else:
+                until(lambda: client.execute_command("SENTINEL MASTER", MASTER)["flags"] == "master", START)
+        files = f"ca={folder}/ca.pem&cert={folder}/client.pem&key={folder}/client.key"
+        yield f"{kind}://127.0.0.1:{one.port}{place}?{options()}&{files}"
+    finally:
+        one.remove()
+
+
 def issue(authority, name, folder):
     """Write a new certificate for this host."""
     certificate = authority.issue_cert("127.0.0.1", common_name=name)
