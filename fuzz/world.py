@@ -233,7 +233,9 @@ class World:
         settings = self._settings()
         self.wire = Wire(self.loop, settings.limits)
         self.metrics = Metrics()
-        self.corridor = assemble(settings, self.wire, cast("Broker", self.broker), self.metrics, None, None, (), lambda: 0.0)
+        self.corridor = assemble(
+            settings, self.wire, cast("Broker", self.broker), self.metrics, None, None, (), lambda: 0.0
+        )
         self.routes = {route.upstream: route for route in settings.routes}
         self.wire.configure(settings.limits, self.corridor.proxy)
         self.wire.begin = self._begin

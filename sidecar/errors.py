@@ -53,9 +53,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault of
     address. `retry_after` is in seconds. `close` says that the connection cannot be used again.
     """
 
-    def __init__(
-        self, name: str, detail: str = "", *, retry_after: float | None = None, close: bool = False
-    ) -> None:
+    def __init__(self, name: str, detail: str = "", *, retry_after: float | None = None, close: bool = False) -> None:
         super().__init__(name, detail)
         self.name = name
         self.row = REFUSALS[name]

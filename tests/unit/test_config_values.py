@@ -420,5 +420,11 @@ def test_every_settings_field_is_reachable() -> None:
     """A field that no key can set would be a feature that nobody can use."""
     from sidecar.config.schema import File  # noqa: PLC0415 - the names alone
 
-    named = {field.name for field in dataclasses.fields(Settings)} - {"sessions", "session_life", "apps", "files", "warnings"}
+    named = {field.name for field in dataclasses.fields(Settings)} - {
+        "sessions",
+        "session_life",
+        "apps",
+        "files",
+        "warnings",
+    }
     assert named == set(File.model_fields) - {"version", "callers", "sessions"}

@@ -122,7 +122,9 @@ class Maker:
             (self._random.randint(0, 60), self.pick(*dropped) + b": alice") for _ in range(self._random.randint(0, 3))
         ]
         pieces = [self._random.randbytes(self._random.randint(0, 300)) for _ in range(self._random.randint(0, 5))]
-        trailers = [(b"X-" + self.octets(_TCHAR, 1, 9), self.value() or b"x") for _ in range(self._random.randint(0, 3))]
+        trailers = [
+            (b"X-" + self.octets(_TCHAR, 1, 9), self.value() or b"x") for _ in range(self._random.randint(0, 3))
+        ]
         return Message(self.lines(self.pick(3, 20, 60)), hop, self.pick(*framings), pieces, trailers)
 
     def target(self) -> bytes:
