@@ -35,7 +35,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         tormentor = Tormentor(fleet, watch, arguments)
         began = time.monotonic()
         while time.monotonic() < began + arguments.duration:
-            await tormentor.act(acts)
+            await tormentor.act(acts, began + arguments.duration - time.monotonic())
             await watch.books()
         await tormentor.done()
         await asyncio.sleep(2)
@@ -72,9 +72,9 @@ class Tormentor:
         self._draw = random.Random(arguments.seed)
         self._busy: dict[int, asyncio.Task[None]] = {}
 
-    async def act(self, acts: list[str]) -> None:
-        """Wait a little, then act on an instance that is well."""
-        await asyncio.sleep(self._draw.uniform(0, 2 * self._every))
+    async def act(self, acts: list[str], left: float) -> None:
+        """Wait a little, `left` seconds at most, then act on an instance that is well; leave the last one alone."""
+        await asyncio.sleep(min(left, self._draw.uniform(0, 2 * self._every)))
         well = [instance for instance in self._fleet.instances if instance.number not in self._busy]
         if len(well) < 2:
             return
