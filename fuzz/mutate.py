@@ -90,7 +90,6 @@ _TARGETS = [
 _METHODS = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH", b"get", b"PRI", b"PROPFIND", b"G\0T", b"", b"FOO", b"M-SEARCH", b"QUERY"]  # fmt: skip
 _VERSIONS = [b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ", b" HTTP/1.1", b"HTTP/01.1", b"HTTP/1.1x", b"", b"RTSP/1.0", b"HTTP/3.0", b"HTTP/1,1"]  # fmt: skip
 _STATUSES = [b"200 OK", b"204 No Content", b"304 Not Modified", b"100 Continue", b"101 Switching Protocols", b"103 Early Hints", b"401 Unauthorized", b"200", b"099 x", b"1000 x", b"2 00", b"200  OK", b"20", b"600 x", b"200 \x80", b"200 O\0K", b"417 x", b"502 x", b"200\tOK", b"199 x", b"+20 x", b"020 x"]  # fmt: skip
-_LINE = re.compile(rb"[^\r\n]*\r\n")
 _CHUNK_LINE = re.compile(rb"\r\n([0-9a-fA-F]+)(?:;[^\r\n]*)?\r\n")
 _FIRST_LINE = re.compile(rb"([!-~]+) ([^\r\n]*) (HTTP/1\.[01])\r\n")
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) ([^\r\n]*)\r\n")
@@ -140,12 +139,16 @@ def _line_end(rng: random.Random, data: bytes, _response: bool) -> bytes:
 
 def _twice(rng: random.Random, data: bytes, _response: bool) -> bytes:
     """Repeat a line, there or elsewhere."""
-    lines = list(_LINE.finditer(data))
-    if len(lines) < 2:
+    ends = _line_ends(data)
+    if len(ends) < 2:
         return data
-    line = lines[int(rng.random() * len(lines))]
-    at = lines[int(rng.random() * len(lines))].end()
-    return data[:at] + line[0] + data[at:]
+    line = int(rng.random() * len(ends))
+    at = ends[int(rng.random() * len(ends))]
+    return data[:at] + data[ends[line - 1] if line else 0 : ends[line]] + data[at:]
+
+
+def _line_ends(data: bytes) -> list[int]:
+    return [match.end() for match in re.finditer(rb"\r\n", data)]
 
 
 def _add_line(rng: random.Random, data: bytes, response: bool) -> bytes:
@@ -165,7 +168,7 @@ def _add_framing(rng: random.Random, data: bytes, _response: bool) -> bytes:
 
 
 def _put_line(rng: random.Random, data: bytes, line: bytes) -> bytes:
-    ends = [match.end() for match in _LINE.finditer(data)]
+    ends = _line_ends(data)
     at = ends[int(rng.random() * len(ends))] if ends else len(data)
     return data[:at] + line + b"\r\n" + data[at:]
 

@@ -83,26 +83,25 @@ def _framing(fields: Fields) -> int | str | None:
     return None
 
 
-def _chunks(data: bytes, at: int) -> tuple[bytes, int] | None:
-    """Return the body of a chunked message and where it ends; None where it is not whole."""
-    body = b""
+def _chunks(data: bytes, at: int, body: bytearray) -> tuple[bool, int]:
+    """Read whole chunks from `at` on into `body`; return whether the message ended, and where the next piece begins."""
     while True:
         end = data.find(b"\r\n", at)
         if end < 0:
-            return None
+            return False, at
         if not _SIZE.match(data[at:end]):
             raise StrictError(f"not a chunk line: {data[at:end]!r}")
-        size, at = int(data[at:end], 16), end + 2
+        size = int(data[at:end], 16)
         if size == 0:
-            break
-        if len(data) < at + size + 2:
-            return None
-        if data[at + size : at + size + 2] != b"\r\n":
+            over = _trailers(data, end + 2)
+            return (False, at) if over is None else (True, over)
+        over = end + 2 + size
+        if len(data) < over + 2:
+            return False, at
+        if data[over : over + 2] != b"\r\n":
             raise StrictError("a chunk that does not end where it says")
-        body += data[at : at + size]
-        at += size + 2
-    end = _trailers(data, at)
-    return None if end is None else (body, end)
+        body += data[end + 2 : over]
+        at = over + 2
 
 
 def _trailers(data: bytes, at: int) -> int | None:
@@ -127,6 +126,7 @@ class StrictRequests:
         self._data = b""
         self._head: tuple[bytes, bytes, Fields] | None = None
         self._length: int | str | None = None
+        self._body = bytearray()
 
     @property
     def partial(self) -> bool:
@@ -158,10 +158,12 @@ class StrictRequests:
 
     def _read_body(self) -> bool:
         if self._length == "chunked":
-            read = _chunks(self._data, 0)
-            if read is None:
+            whole, at = _chunks(self._data, 0, self._body)
+            self._data = self._data[at:]
+            if not whole:
                 return False
-            body, at = read
+            body, at = bytes(self._body), 0
+            self._body.clear()
         else:
             at = int(self._length or 0)
             if len(self._data) < at:
@@ -205,10 +207,9 @@ def _response(data: bytes, at: int, status: int, fields: Fields, method: bytes) 
     if method == b"HEAD" or status in (204, 304):
         return Response(status, fields, b"", True), at
     if framing == "chunked":
-        read = _chunks(data, at)
-        if read is None:
-            return Response(status, fields, data[at:], False), len(data)
-        return Response(status, fields, read[0], True), read[1]
+        body = bytearray()
+        whole, at = _chunks(data, at, body)
+        return Response(status, fields, bytes(body), whole), at if whole else len(data)
     if framing is None:
         return Response(status, fields, data[at:], True, True), len(data)
     end = at + int(framing)

@@ -187,10 +187,13 @@ async def run(count: int, seed: int, folder: Path, *, first: int = 0) -> Run:
         log = NginxLog(folder / "nginx.log")
         began = time.monotonic()
         for at in range(first, first + count, BATCH):
-            await running.batch(at, min(at + BATCH, first + count))
+            try:
+                await running.batch(at, min(at + BATCH, first + count))
+            except OSError as error:
+                running.find(f"the sidecar takes no connection: {error!r}")
             await _compare(running, taps, backend, log)
-            if process.process.poll() is not None:
-                running.find("the sidecar ended")
+            if (ended := process.process.poll()) is not None:
+                running.find(f"the sidecar ended with {ended}: {process.log.read_bytes()[-2000:]!r}")
                 break
             if at // BATCH % 10 == 0 or running.found:
                 _say(running, process, time.monotonic() - began)
