@@ -29,6 +29,7 @@ from tests.support.process import Backdrop, Process
 
 BATCH = 500  # cases between two comparisons
 CALLERS = 64
+MOST_WRITES = 12  # a stream that is cut into more pieces is sent in one piece from there on
 QUIET = 0.15  # seconds for which an unfinished request's caller waits
 HANG = 20.0  # seconds for a whole one
 _CONFIG = """
@@ -71,7 +72,8 @@ class Run:
         data = _to_two_servers(rng, stream(rng, False))
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            for piece in pieces(rng, data)[:12] if len(data) < 1 << 15 else [data]:
+            parts = pieces(rng, data)
+            for piece in (*parts[:MOST_WRITES], b"".join(parts[MOST_WRITES:])):
                 writer.write(piece)
                 await asyncio.sleep(0)
             await self._answers(number, data, reader, writer)
