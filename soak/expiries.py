@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from soak.command import main, options, progress
@@ -18,6 +19,7 @@ from soak.load import Caller, Tally, one
 if TYPE_CHECKING:
     import argparse
 
+SETTLED = 3.0  # seconds in which a token request too many must have shown
 STALE_SHARE = 0.25
 STALE_AT = 0.85  # of the life, where every instance takes it for stale whatever its jitter
 
@@ -33,6 +35,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             for number in range(arguments.callers)
         ]
         draw, tally, failures = random.Random(arguments.seed), Tally(), []
+        by_key: Counter[str] = Counter(dict.fromkeys(fleet.users, 0))
         issued, requests, stale_rounds = signed_in, 0, 0
         for expiry in range(arguments.expiries):
             stale = expiry > 0 and draw.random() < STALE_SHARE
@@ -41,12 +44,16 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             await asyncio.sleep(max(0.0, due - time.time()))
             books = await _round(fleet, callers, tally, stale)
             requests += books["token_requests"]
+            by_key.update(books["by_user"])
             issued = books["last_arrival"]
             failures += _judge(expiry, books, fleet.users)
             if expiry % 10 == 9:
                 progress(f"{expiry + 1} expiries, {requests} token requests, {tally}")
         for caller, _ in callers:
             caller.close()
+        await asyncio.sleep(SETTLED)
+        rest = await fleet.far.ask("books")
+        failures += [f"{rest['token_requests']} token requests after the last round"] * (rest["token_requests"] > 0)
         return {
             "program": "expiries",
             "store": arguments.store,
@@ -56,6 +63,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "expiries": arguments.expiries,
             "of_them_in_the_background": stale_rounds,
             "token_requests": requests,
+            "of_each_key": [min(by_key.values()), max(by_key.values())],
             "answers": tally.kinds,
             "asked_again": tally.again,
             "longest_wait": round(tally.worst, 2),
