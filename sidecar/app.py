@@ -28,6 +28,7 @@ from sidecar.admin.prometheus import exposition
 from sidecar.admin.server import make_application, serving
 from sidecar.admin.state import AdminState
 from sidecar.assembly import Corridor, assemble, specs
+from sidecar.config import apart
 from sidecar.config.watch import changes, digest
 from sidecar.credentials.broker import Broker
 from sidecar.credentials.sessions import Life
@@ -173,7 +174,7 @@ class Program:
 
     async def _reload(self, environ: Mapping[str, str]) -> bool:
         try:
-            new = await asyncio.to_thread(config.load, self.path, environ)  # thousands of routes take their time
+            new = await asyncio.to_thread(apart.load, self.path, environ)  # thousands of routes take their time
             fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.settings, name)]
             fixed += ["login.bind"] * (_login_bind(new) != _login_bind(self.settings))
             if fixed:
@@ -337,13 +338,13 @@ async def serve(settings: Settings, path: str = "", clock: Callable[[], float] =
             await program.drain(0.5 if not path else DRAIN)
 
 
-def run(path: Path, environ: Mapping[str, str]) -> int:
-    """Run the sidecar with the file at `path` until SIGTERM or SIGINT; return the exit code.
+def run(path: Path, environ: Mapping[str, str], reading: apart.Reading) -> int:
+    """Run the sidecar with the file at `path`, which `reading` reads, until SIGTERM or SIGINT; return the exit code.
 
     Raises `ConfigError`, `StoreBrokenError`, `SealError` and OSError where it cannot start.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold every token
-    settings = config.load(path, environ)
+    settings = reading.settings()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_until_signal(settings, str(path), environ))
     return 0

@@ -13,6 +13,8 @@ from sidecar.cli import common
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sidecar.config.apart import Reading
+
 
 @click.command()
 @common.config_option
@@ -38,23 +40,27 @@ def run(config: Path | None, log_level: str, log_format: str) -> None:
     SIGTERM stops accepting, finishes what is in flight and exits 0. SIGHUP, or a change of the file, reloads the
     configuration: all of it or nothing.
     """
-    from sidecar import logs
+    from sidecar.config.apart import Reading
 
     path = common.find(config)
+    reading = Reading(path, os.environ)  # first of all: it goes on while the rest is imported
+
+    from sidecar import logs
+
     sink = logs.configure(log_level, log_format, environ=os.environ, stream=sys.stderr)  # type: ignore[arg-type]
     try:
-        code = _served(path)
+        code = _served(path, reading)
     finally:
         sink.close()
     sys.exit(code)
 
 
-def _served(path: Path) -> int:
+def _served(path: Path, reading: Reading) -> int:
     from sidecar import app, config
     from sidecar.errors import SealError, StoreBrokenError, StoreUnavailableError
 
     try:
-        return app.run(path, os.environ)
+        return app.run(path, os.environ, reading)
     except config.ConfigError as error:
         common.refuse(error)
     except (StoreBrokenError, StoreUnavailableError, SealError) as error:
