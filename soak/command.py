@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+NICE = 10
+"""The priority of everything that a program starts, in all."""
+
 
 def options(description: str, **defaults: Any) -> argparse.Namespace:
     """Read the command line: `--seed`, `--store`, and one option for each default, of its type."""
@@ -29,7 +32,7 @@ def main(run: Callable[[argparse.Namespace], Awaitable[dict[str, Any]]], argumen
     """Run a program, print its figures as one line of JSON, exit 1 where any of `failures` is not empty."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 16384)), hard))
-    os.nice(5)
+    os.nice(max(0, NICE - os.nice(0)))
     began = time.monotonic()
     figures = asyncio.run(run(arguments))
     figures["seconds"] = round(time.monotonic() - began, 1)

@@ -24,6 +24,7 @@ from sidecar.demo.authorization_server import AuthorizationServer
 from sidecar.demo.issuer.clients import Client
 from sidecar.demo.issuer.faults import Faults
 from sidecar.demo.issuer.ledger import Family, Ledger, RefreshToken
+from soak.losses import Reuse
 
 CLIENT = Client("legacy-app", "soak-client-secret")
 SCOPE = "profiles.read"
@@ -44,16 +45,6 @@ class Latency(Faults):
         return replace(taken, slow=self.draw.uniform(0, taken.slow), late=self.draw.uniform(0, taken.late))
 
 
-@dataclass(slots=True)
-class Reuse:
-    """A refresh token that was sent twice. `acknowledged`: the upstream had seen what its first use had brought."""
-
-    subject: str
-    rotation: int
-    seconds: float  # since its first use
-    acknowledged: bool
-
-
 class Register(Ledger):
     """The ledger, counting rotations."""
 
@@ -65,6 +56,7 @@ class Register(Ledger):
         self.seen: dict[int, int] = {}  # the newest rotation that the upstream saw, by family
         self.reuses: list[Reuse] = []
         self.rotated_at: dict[str, float] = {}  # by hash of the access token; monotonic, which processes share
+        self.bought: dict[tuple[int, int], str] = {}  # hash of the access token by family and rotation
 
     def add_refresh(self, family: Family) -> str:
         text = super().add_refresh(family)
@@ -73,16 +65,22 @@ class Register(Ledger):
         access = next(reversed(self.access))  # issued a line before
         self.rotation_of_access[access] = rotation
         self.rotated_at[digest(access)] = time.monotonic()
+        self.bought[id(family), rotation] = digest(access)
         return text
 
     def find_refresh(self, text: str, client_id: str, now: float, leeway: float) -> RefreshToken:
         found = self.refresh.get(text)
         forgiven = found is not None and found.spent_at is not None and now < found.spent_at + leeway
         if found is not None and found.spent_at is not None and not found.family.dead and not forgiven:
-            rotation, family = self.rotation_of_refresh[text], found.family
-            acknowledged = self.seen.get(id(family), -1) > rotation
-            self.reuses.append(Reuse(family.grant.subject, rotation, now - found.spent_at, acknowledged))
+            self._note_reuse(text, found.family)
         return super().find_refresh(text, client_id, now, leeway)
+
+    def _note_reuse(self, text: str, family: Family) -> None:
+        rotation = self.rotation_of_refresh[text]
+        bought = self.bought[id(family), rotation + 1]
+        acknowledged = self.seen.get(id(family), -1) > rotation
+        rotated, again = self.rotated_at[bought], time.monotonic()
+        self.reuses.append(Reuse(family.grant.subject, rotation, digest(text), bought, rotated, again, acknowledged))
 
 
 def digest(token: str) -> str:
@@ -166,10 +164,7 @@ class FarSide:
             "revocations": sum(record.endpoint == "/revoke" for record in self.server.requests),
             "wrong": {fault: count for (_, fault), count in self.uses.items() if fault},
             "uses": sum(self.uses.values()),
-            "reuses": [
-                {"subject": one.subject, "rotation": one.rotation, "seconds": one.seconds, "ack": one.acknowledged}
-                for one in self.register.reuses
-            ],
+            "reuses": [reuse._asdict() for reuse in self.register.reuses],
         }
         self.cleared += len(self.server.requests)
         self.server.requests.clear()

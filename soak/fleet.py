@@ -1,6 +1,6 @@
 """A fleet of real sidecar processes on one store, and the far side that they talk to.
 
-Every process is started here, lowered in priority, and ended when the context ends, however that comes.
+Every process is started here and ended when the context ends, however that comes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ HOST = "127.0.0.1"
 ADMIN_TOKEN = "soak-admin-token"
 SECRET = "soak-client-secret"
 START, STEP = 120.0, 0.01
-NICE = 5  # beyond the driver's own
+DAMAGE = ("record_damaged", "rotated_refresh_token_lost", "store_went_back")
 _ports = iter(random.sample(range(20_000, 32_000), 12_000))
 CONFIGURATION = """
 listeners: [{{bind: "127.0.0.1:{port}"}}]
@@ -56,12 +57,11 @@ def free_port() -> int:
 
 
 def _subordinate() -> None:
-    os.nice(NICE)
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing is left behind
 
 
 def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a program of lower priority that ends with this one."""
+    """Start a program that ends with this one, at this one's priority."""
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")}
     return subprocess.Popen(command, env=environ, preexec_fn=_subordinate, **options)  # noqa: PLW1509
 
@@ -150,6 +150,11 @@ class Instance:
             await asyncio.sleep(STEP)
         raise RuntimeError(f"instance {self.number} did not start: {self.log.read_text()[-500:]}")
 
+    def cpu(self) -> float:
+        """Return the seconds of CPU time that the process has taken so far."""
+        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -209,6 +214,14 @@ class Fleet:
 
     async def manage(self, at: int, method: str, path: str, body: bytes = b"") -> int:
         """Send one request to an admin listener; return the status."""
+        return (await self._manage(at, method, path, body))[0]
+
+    async def sessions(self, at: int) -> int:
+        """Return how many sessions an instance finds in the store and can open."""
+        _, body = await self._manage(at, "GET", "/v1/sessions?limit=1000")
+        return len(json.loads(body)["sessions"])
+
+    async def _manage(self, at: int, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         reader, writer = await asyncio.open_connection(HOST, self.instances[at].admin)
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nConnection: close\r\n"
@@ -216,9 +229,9 @@ class Fleet:
         )
         writer.write(head.encode() + body)
         status = int((await reader.readline()).split()[1])
-        await reader.read()
+        answer = await reader.read()
         writer.close()
-        return status
+        return status, answer.partition(b"\r\n\r\n")[2]
 
     async def _put(self, at: int, signed_in: Iterable[tuple[str, Any]]) -> None:
         for user, answer in signed_in:
@@ -230,6 +243,14 @@ class Fleet:
                 await asyncio.sleep(0.2)
             if status != 200:
                 raise RuntimeError(f"the session API answered {status}")
+
+    def damage(self) -> list[str]:
+        """Return what SQLite itself finds wrong with the file, and what the instances called damaged or lost."""
+        wrong = [f"{count} {event}" for event, count in self.complaints().items() if event in DAMAGE]
+        if self.store.startswith("sqlite:"):
+            with contextlib.closing(sqlite3.connect(f"file:{self.store[7:]}?mode=ro", uri=True)) as connection:
+                wrong += [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
+        return wrong
 
     def complaints(self) -> dict[str, int]:
         """Return what all instances logged as warnings and errors."""

@@ -55,7 +55,12 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "expired_tokens_seen": watch.expired,
             "window_ms": await windows(fleet),
             "complaints": fleet.complaints(),
-            "failures": {"unexplained": watch.judge()[:20], "wrong": watch.tally.wrong[:10], "died": tormentor.died},
+            "failures": {
+                "unexplained": watch.judge(arguments.lease or 15.0, arguments.late)[:20],
+                "wrong": watch.tally.wrong[:10],
+                "died": tormentor.died,
+                "damage": fleet.damage(),
+            },
         }
 
 
@@ -97,7 +102,7 @@ class Tormentor:
 
     async def _stop(self, instance: Instance) -> None:
         seconds = 3 * self._lease
-        self._watch.harm(instance, time.time() + seconds)
+        self._watch.harm(instance, stop=True)
         instance.send(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         instance.send(signal.SIGCONT)

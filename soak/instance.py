@@ -1,9 +1,11 @@
-"""Runs the sidecar with a shorter lease of its locks, or with a trace of its writes: `python -m soak.instance`.
+"""Runs the sidecar with a shorter lease of its locks, or with a trace of its renewals: `python -m soak.instance`.
 
     LEASE TRACE run -c FILE …
 
-LEASE is in seconds, 0 leaves it alone. TRACE is a file (`-`: none) to which each stored renewal is written: the hash of
-the access token and the monotonic time at which the store had it. Nothing else differs from `python -m sidecar`.
+LEASE is in seconds, 0 leaves it alone. TRACE is a file (`-`: none) with a line for each refresh token that is about to
+be sent and one for each renewal that the store has taken: what happened, a hash of the token, the monotonic time. A
+line is with the kernel before the next step is taken, so SIGKILL loses none. Nothing else differs from
+`python -m sidecar`.
 """
 
 from __future__ import annotations
@@ -24,20 +26,27 @@ def shorten(lease: float) -> None:
 
 
 def trace(path: Path) -> None:
-    """Write down when the store has taken a renewed chain."""
+    """Write down which refresh token is about to be spent, and when the store has taken a renewed chain."""
     from sidecar.credentials.records import Records
+    from sidecar.credentials.renewal import Renewals
 
-    save, file = Records.save, path.open("a", buffering=1)
+    ask, save, file = Renewals._ask, Records.save, path.open("a", buffering=1)  # noqa: SLF001
 
-    async def traced(self: Records, name: str, record: Any, *arguments: Any) -> bool:
+    async def asking(self: Renewals, trip: Any, sight: Any, *arguments: Any) -> Any:
+        if sight.held.refresh_token is not None:
+            file.write(f"asked {digest(sight.held.refresh_token.reveal())} {time.monotonic()}\n")
+        return await ask(self, trip, sight, *arguments)
+
+    async def saving(self: Records, name: str, record: Any, *arguments: Any) -> bool:
         stored = await save(self, name, record, *arguments)
         now = time.monotonic()
         for chain in record.chains.values():
             if stored and chain.tokens:
-                file.write(f"{digest(chain.tokens[-1].token.value.reveal())} {now}\n")
+                file.write(f"stored {digest(chain.tokens[-1].token.value.reveal())} {now}\n")
         return stored
 
-    Records.save = traced  # type: ignore[method-assign]
+    Renewals._ask = asking  # type: ignore[method-assign]  # noqa: SLF001
+    Records.save = saving  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

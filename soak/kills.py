@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soak.command import main, options, progress
 from soak.fleet import STEP, Fleet, Instance, running
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import argparse
 
 PATIENCE = 60.0
+LIMIT = 1.0
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -27,11 +28,14 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     ) as fleet:
         await fleet.far.ask("set", life=arguments.life, slow=arguments.slow, late=arguments.late, strict=True)
         await fleet.sign_in(arguments.keys)
-        watch = Watch(fleet, arguments.callers, arguments.seed, pause=0.02)
+        watch = Watch(fleet, arguments.callers, arguments.seed, pause=0.04)
         killer = Killer(fleet, watch, arguments)
         await asyncio.gather(*(killer.kill_again_and_again(instance) for instance in fleet.instances))
         await asyncio.sleep(arguments.lease + 2)
         await watch.end()
+        found, damage = await fleet.sessions(0), fleet.damage()
+        if found != arguments.keys:
+            damage.append(f"{found} sessions can be read, of {arguments.keys}")
         return {
             "program": "kills",
             "store": arguments.store,
@@ -41,11 +45,26 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "answers": watch.tally.kinds,
             "sessions_lost_in_the_window": sum(watch.losses.values()),
             "reuses": len(watch.reuses),
-            "ready_again_seconds": spread(killer.starts),
+            "ready_again_seconds": spread([start.seconds for start in killer.starts]),
+            "of_them_cpu": spread([start.cpu for start in killer.starts]),
+            "ready_within_a_second": sum(start.seconds < LIMIT for start in killer.starts),
             "window_ms": await windows(fleet),
             "complaints": fleet.complaints(),
-            "failures": {"unexplained": watch.judge()[:20], "wrong": watch.tally.wrong[:10], "died": killer.died},
+            "failures": {
+                "unexplained": watch.judge(arguments.lease, arguments.late)[:20],
+                "wrong": watch.tally.wrong[:10],
+                "died": killer.died,
+                "damage": damage,
+                "not_ready_within_a_second": killer.slow() if arguments.judge_starts else [],
+            },
         }
+
+
+class Start(NamedTuple):
+    """How long a start took until connections were accepted, and how much CPU time of it."""
+
+    seconds: float
+    cpu: float
 
 
 class Killer:
@@ -53,7 +72,7 @@ class Killer:
 
     def __init__(self, fleet: Fleet, watch: Watch, arguments: argparse.Namespace) -> None:
         self.kills = self.hits = 0
-        self.starts: list[float] = []
+        self.starts: list[Start] = []
         self.died: list[str] = []
         self._fleet = fleet
         self._watch = watch
@@ -69,15 +88,21 @@ class Killer:
             self.kills += 1
             if self.kills % 50 == 0:
                 lost = sum(self._watch.losses.values())
-                progress(f"{self.kills} kills, {lost} lost, {self._watch.tally}, start {spread(self.starts)}")
+                starts = spread([start.seconds for start in self.starts])
+                progress(f"{self.kills} kills, {self.hits} hits, {lost} lost, {self._watch.tally}, starts {starts}")
             self._watch.harm(instance)
             instance.kill()
             self.hits += (await self._fleet.far.ask("under_way")) > 0
             await self._watch.books()
             try:
-                self.starts.append(await instance.start())
+                self.starts.append(Start(await instance.start(), instance.cpu()))
             except RuntimeError as error:
                 self.died.append(str(error))
+
+    def slow(self) -> list[str]:
+        """Return what is wrong with the starts: half of them must have taken less than a second."""
+        median = spread([start.seconds for start in self.starts]).get("median", 0.0)
+        return [f"half of the starts took {median} s and more"] if median >= LIMIT else []
 
     async def _at_work(self, instance: Instance) -> None:
         """Return at a random moment after it has begun to answer again."""
@@ -97,9 +122,10 @@ if __name__ == "__main__":
             __doc__.splitlines()[0],
             instances=(2, "sidecar processes on one store, killed by turns"),
             kills=(1000, "how many"),
+            judge_starts=(1, "0: a median start of a second and more is no failure, on a machine that does much else"),
             limit=(7200.0, "seconds after which it ends, however many there were"),
             work=(0.3, "seconds of work between start and kill, on average"),
-            callers=(10, "callers at each instance, without pause"),
+            callers=(6, "callers at each instance, without pause"),
             keys=(30, "users, so keys"),
             lease=(1.0, "of the locks, in seconds"),
             life=(1.5, "seconds that a token lives"),

@@ -1,8 +1,6 @@
 """Callers without pause, and the books of sessions that are lost meanwhile: when, why, and what their users are told.
 
-A session may be lost in one way only: the authorization server had rotated its refresh token, and the process that had
-asked was stopped or killed before it had stored the new one; the next process then spends the old one, which counts as
-reuse. Every loss is held to that: `judge` returns what it cannot explain.
+Every loss is held to the one kind that is allowed (`losses`): `judge` returns what it cannot explain.
 """
 
 from __future__ import annotations
@@ -10,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from soak.load import Caller, Tally, one
+from soak.losses import Bounds, Harm, Reuse, fault, read, unaccounted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from soak.fleet import Fleet, Instance
 
 HEARD = 1.5
@@ -28,14 +29,15 @@ class Watch:
         self.tally = Tally()
         self.losses: dict[str, int] = {}
         self.unexplained: list[str] = []
-        self.reuses: list[dict[str, Any]] = []
+        self.reuses: list[Reuse] = []
         self.token_requests = 0
         self.expired = 0  # tokens that the upstream saw too late: a process may be stopped between look and write
         self.served: dict[int, int] = {}  # answers of the upstream by instance
         self._fleet = fleet
         self._draw = random.Random(seed)
         self._pause = pause
-        self._harms: list[tuple[float, float, int]] = []
+        self._harms: list[Harm] = []
+        self._stops = 0
         self._lost: dict[str, float] = {}
         self._back: dict[str, float] = {}
         self._tasks = [
@@ -43,10 +45,10 @@ class Watch:
         ]
         self._mending: set[asyncio.Task[None]] = set()
 
-    def harm(self, instance: Instance, until: float = 0.0) -> None:
-        """Take note that an instance is stopped or killed now; `until` it goes on."""
-        now = time.time()
-        self._harms.append((now, max(now, until), instance.number))
+    def harm(self, instance: Instance, stop: bool = False) -> None:
+        """Take note that an instance is killed now, or stopped."""
+        self._harms.append(Harm(time.monotonic(), instance.number))
+        self._stops += stop
 
     async def end(self) -> None:
         """Stop the callers and close the books."""
@@ -61,38 +63,22 @@ class Watch:
         """Ask the far side what happened."""
         books = await self._fleet.far.ask("books")
         self.token_requests += books["token_requests"]
-        now = time.time()
-        for reuse in books["reuses"]:
-            reuse["found"] = now
-            self.reuses.append(reuse)
-        for fault, count in books["wrong"].items():
-            if fault == "expired":
+        self.reuses += [Reuse(**reuse) for reuse in books["reuses"]]
+        for kind, count in books["wrong"].items():
+            if kind == "expired":
                 self.expired += count
-            elif fault != "dead":  # what was lost may still be under way
-                self.unexplained.append(f"the upstream saw {count} tokens: {fault}")
+            elif kind != "dead":  # what was lost may still be under way
+                self.unexplained.append(f"the upstream saw {count} tokens: {kind}")
 
-    def judge(self) -> list[str]:
-        """Return every reuse and every loss that is not of the one kind that is allowed."""
+    def judge(self, lease: float, late: float) -> list[str]:
+        """Return every reuse and every loss that is not of the one kind that is allowed, see `losses`."""
         wrong = list(self.unexplained)
-        stops = sum(until > began for began, until, _ in self._harms)
-        if self.expired > stops:
-            wrong.append(f"the upstream saw {self.expired} expired tokens, with {stops} stops")
-        for reuse in self.reuses:
-            first = (
-                reuse["found"] - reuse["seconds"]
-            )  # found a moment later than it happened: the harm may be later too
-            harmed = any(began <= reuse["found"] and first - 15.0 <= until for began, until, _ in self._harms)
-            if reuse["ack"]:
-                wrong.append(f"an acknowledged refresh token was lost: {reuse}")
-            elif not harmed:
-                wrong.append(f"a refresh token was sent twice although nobody was harmed: {reuse}")
-        reused = {reuse["subject"] for reuse in self.reuses}
-        wrong += [
-            f"{user} was signed out {count} times, without reuse"
-            for user, count in self.losses.items()
-            if user not in reused
-        ]
-        return wrong
+        if self.expired > self._stops:
+            wrong.append(f"the upstream saw {self.expired} expired tokens, with {self._stops} stops")
+        traces = read(lines(self._fleet))
+        found = [(fault(reuse, traces, self._harms, Bounds(lease, late)), reuse) for reuse in self.reuses]
+        wrong += [f"{why}: {reuse}, asked by {traces.asked.get(reuse.token)}" for why, reuse in found if why]
+        return wrong + unaccounted(self.losses, self.reuses)
 
     async def _call(self, instance: Instance) -> None:
         caller = Caller(instance)
@@ -141,17 +127,18 @@ class Watch:
         return False
 
 
+def lines(fleet: Fleet) -> Iterator[tuple[int, str]]:
+    """Return the lines of all traces with their instances' numbers; one that was cut off is left out."""
+    for instance in fleet.instances:
+        for line in instance.trace.read_text().splitlines() if instance.trace.exists() else []:
+            if line.count(" ") == 2:
+                yield instance.number, line
+
+
 async def windows(fleet: Fleet) -> dict[str, float]:
     """Return for how long rotations were not stored yet, in milliseconds: to the end of the store's write."""
-    rotated = await fleet.far.ask("rotated")
-    lasted = []
-    for instance in fleet.instances:
-        lines = instance.trace.read_text().splitlines() if instance.trace.exists() else []
-        for line in lines:
-            name, _, at = line.partition(" ")
-            if name in rotated and at:
-                lasted.append((float(at) - rotated[name]) * 1000)
-    return spread(lasted)
+    rotated, stored = await fleet.far.ask("rotated"), read(lines(fleet)).stored
+    return spread([(at - rotated[token]) * 1000 for token, at in stored.items() if token in rotated])
 
 
 def spread(values: list[float]) -> dict[str, float]:
