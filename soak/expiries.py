@@ -25,7 +25,9 @@ STALE_AT = 0.85  # of the life, where every instance takes it for stale whatever
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    async with running(arguments.instances, store=arguments.store, seed=arguments.seed) as fleet:
+    async with running(
+        arguments.instances, store=arguments.store, seed=arguments.seed, redis_timeout=arguments.redis_timeout
+    ) as fleet:
         await fleet.far.ask("set", life=arguments.life, slow=arguments.latency)
         await fleet.sign_in(arguments.keys)
         signed_in = time.time()
@@ -127,6 +129,7 @@ if __name__ == "__main__":
             expiries=(100, "rounds"),
             keys=(10, "users, so keys"),
             life=(8.0, "seconds that a token lives"),
+            redis_timeout=(2.0, "for which Redis is waited for; a machine that does much else is no outage; seconds"),
             latency=(2.0, "the authorization server's, at most; seconds"),
         ),
     )

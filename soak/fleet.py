@@ -304,8 +304,12 @@ async def running(
     traced: bool = False,
     patience: float = 10.0,
     between: Any = None,
+    redis_timeout: float = 0.25,
 ) -> AsyncIterator[Fleet]:
-    """Run a fleet. `between(port)` may return another port that stands between the sidecars and Redis."""
+    """Run a fleet. `between(port)` may return another port that stands between the sidecars and Redis.
+
+    `redis_timeout`: for which they wait for it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     far, redis, fleet = Far(seed), None, None
     try:
@@ -315,7 +319,7 @@ async def running(
             redis = Redis(folder)
             await redis.ready()
             port = await between(redis.port) if between else redis.port
-            url = f"redis://{HOST}:{port}/0"
+            url = f"redis://{HOST}:{port}/0?timeout={redis_timeout}"
         text = {
             "store": url, "key": generate_key(), "issuer": far.issuer, "upstream": far.upstream, "token": ADMIN_TOKEN,
             "secret": SECRET, "patience": patience,
