@@ -58,7 +58,7 @@ def assemble(
 ) -> Corridor:
     """Make the corridor of `settings`. `own` are the addresses that this program listens on; `clock` is the epoch's."""
     marks = marks_of(settings)
-    dialler = Dialler(deny_private=settings.destinations.deny_private, own=_own(own))
+    dialler = Dialler(deny_private=settings.destinations.deny_private, own=_own(own), resolvers=wire.resolvers)
     shared = Shared(
         settings.apps,
         settings.sessions,

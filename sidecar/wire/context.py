@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol
 
+from sidecar.wire.dial import Resolvers
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -73,7 +75,7 @@ class Wire:
 
     __slots__ = (
         "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop", "outgoing",
-        "refused", "replay_memory", "requests", "responses", "upstreams",
+        "refused", "replay_memory", "requests", "resolvers", "responses", "upstreams",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
@@ -83,6 +85,7 @@ class Wire:
         self.requests: Hearing
         self.responses: Hearing
         self.deadlines = Deadlines(loop)
+        self.resolvers = Resolvers()
         self.downstreams: set[Downstream] = set()
         self.outgoing: set[object] = set()  # both ends of our upstream connections: who calls on one is us
         self.refused: Callable[[str], None] = lambda _code: None  # counts what is refused before it is a request

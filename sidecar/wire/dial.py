@@ -1,7 +1,7 @@
 """Opening connections: names to addresses, addresses that may be dialled, TLS.
 
-The address that was checked is the address that is dialled: names are resolved here once, each address is judged, and
-only judged addresses are connected to (Happy Eyeballs, RFC 8305, by aiohappyeyeballs). The one `except` of this
+The address that was checked is the address that is dialled: a name is resolved here once (`names`), each address is
+judged (`destinations`) at every dial, and only judged addresses are connected to (`race`). The one `except` of this
 module turns the network's errors into refusals; no host name, address or exception text reaches a caller.
 """
 
@@ -13,9 +13,9 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, TypeVar
 
-import aiohappyeyeballs
-
 from sidecar.errors import Refusal
+from sidecar.wire import destinations, race
+from sidecar.wire.names import Found, Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,28 +24,33 @@ if TYPE_CHECKING:
     from sidecar.settings import Tls
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
-_AddrInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple]  # type: ignore[type-arg]
+RETRY_AFTER = 1.0  # seconds, where this process has no descriptor left
 
-# Where clouds keep instance credentials: reachable by every program on the machine, so never by way of this one.
-METADATA = frozenset(
-    ipaddress.ip_address(text)
-    for text in ("169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "168.63.129.16",
-                 "192.0.0.192", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254")
-)  # fmt: skip
-STAGGER = 0.25  # seconds between two attempts (RFC 8305 section 8)
+
+class Resolvers:
+    """The names of one process: those of the configuration do not wait for those that callers thought of."""
+
+    __slots__ = ("foreign", "named")
+
+    def __init__(self) -> None:
+        self.named = Names()
+        self.foreign = Names()
 
 
 class Dialler:
     """Dials upstreams. `deny_private` as in `destinations`; `own` are addresses that lead back to this program.
 
-    TLS contexts are made once per dialler, so a new configuration reads its certificates anew.
+    TLS contexts are made once per dialler, so a new configuration reads its certificates anew; `resolvers` outlive it.
     """
 
-    __slots__ = ("_contexts", "_deny_private", "_own")
+    __slots__ = ("_contexts", "_deny_private", "_own", "_resolvers")
 
-    def __init__(self, *, deny_private: bool, own: Iterable[tuple[str, int]]) -> None:
+    def __init__(
+        self, *, deny_private: bool, own: Iterable[tuple[str, int]], resolvers: Resolvers | None = None
+    ) -> None:
         self._deny_private = deny_private
         self._own = frozenset(own)
+        self._resolvers = resolvers or Resolvers()
         self._contexts: dict[Tls | None, ssl.SSLContext] = {}
 
     async def dial(
@@ -63,15 +68,17 @@ class Dialler:
         """
         try:
             async with asyncio.timeout(timeout):
-                addresses = await self._addresses(origin, named and _is_literal(origin.host))
-                sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=STAGGER)
+                sock = await race.connect(await self._addresses(origin, named), origin.port)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return await self._protocol(factory, sock, origin, tls)
         except TimeoutError:
             raise Refusal("upstream_timeout", "Connecting to the upstream took too long.") from None
         except ssl.SSLError:
             raise Refusal("upstream_unreachable", "The upstream's TLS certificate or handshake failed.") from None
-        except OSError:
+        except OSError as error:
+            if error.errno in race.EXHAUSTED:
+                detail = "The sidecar can open no further connection."
+                raise Refusal("overloaded", detail, retry_after=RETRY_AFTER) from None
             raise Refusal("upstream_unreachable", "The upstream could not be reached.") from None
 
     async def _protocol(self, factory: Callable[[], P], sock: socket.socket, origin: Origin, tls: Tls | None) -> P:
@@ -83,25 +90,24 @@ class Dialler:
         _, protocol = await loop.create_connection(factory, sock=sock, ssl=self._context(tls), server_hostname=name)
         return protocol
 
-    async def _addresses(self, origin: Origin, meant: bool) -> list[_AddrInfo]:
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        except UnicodeError:
-            raise Refusal("upstream_unreachable", "The upstream's name is not a host name.") from None
-        allowed = [info for info in found if self._allowed(str(info[4][0]), origin.port, meant)]
+    async def _addresses(self, origin: Origin, named: bool) -> list[Found]:
+        literal = _literal(origin.host)
+        if literal is not None:
+            found: tuple[Found, ...] = (literal,)
+        else:
+            found = await (self._resolvers.named if named else self._resolvers.foreign).resolve(origin.host)
+        meant = named and literal is not None
+        allowed = [one for one in found if self._allowed(ipaddress.ip_address(one.address), origin.port, meant)]
         if not allowed:
             raise Refusal("destination_refused", "The destination's address is not one that may be dialled.")
-        return allowed  # type: ignore[return-value]
+        return allowed
 
-    def _allowed(self, text: str, port: int, meant: bool) -> bool:
-        address = ipaddress.ip_address(text.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if mapped in METADATA:
+    def _allowed(self, address: destinations.Address, port: int, meant: bool) -> bool:
+        if destinations.is_metadata(address):
             return False
-        if (str(mapped), port) in self._own or (mapped.is_unspecified and any(port == own for _, own in self._own)):
+        if destinations.is_own(address, port, self._own):
             raise Refusal("loop", "The destination is this sidecar itself.")
-        return meant or not self._deny_private or bool(mapped.is_global)
+        return meant or not self._deny_private or destinations.is_public(address)
 
     def _context(self, tls: Tls | None) -> ssl.SSLContext:
         if tls not in self._contexts:
@@ -109,13 +115,13 @@ class Dialler:
         return self._contexts[tls]
 
 
-def _is_literal(host: str) -> bool:
-    """Say whether a host is an address and not a name."""
+def _literal(host: str) -> Found | None:
+    """Return the address that a host is, if it is one and not a name."""
     try:
-        ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
+    return Found(socket.AF_INET if address.version == 4 else socket.AF_INET6, str(address))  # noqa: PLR2004
 
 
 def client_context(tls: Tls | None) -> ssl.SSLContext:
