@@ -105,7 +105,8 @@ class Program:
         stack.push_async_callback(self.store.close)
         await self._ask_store(self.store.ping)
         vault = Vault(await key_ring(self.settings.store, self.store))
-        self.broker = Broker(specs(self.settings), self.providers, self.store, vault, clock=self.clock)
+        local = self.settings.store.on_outage == "local"
+        self.broker = Broker(specs(self.settings), self.providers, self.store, vault, clock=self.clock, local=local)
         stack.push_async_callback(self._close_providers)
         stack.push_async_callback(self._land)
         stack.callback(self.wire.deadlines.stop)

@@ -173,6 +173,7 @@ Size = Annotated[int, Reads(units.size, units.SIZE, _number("64KiB", r"^[0-9.]+ 
 Count = Annotated[
     int, Reads(units.count, units.COUNT, {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, REFERENCE]})
 ]
+Rate = Annotated[int, Reads(units.rate, units.RATE, _number("16", r"^[0-9.]+ ?([KMG]i?)?B?$"))]
 Switch = Annotated[bool, Reads(units.switch, units.SWITCH, {"anyOf": [{"type": "boolean"}, REFERENCE]})]
 Bind = Annotated[Address, Reads(addresses.bind, addresses.BIND, _STRING)]
 HostPattern = Annotated[addresses.Place, Reads(addresses.pattern, addresses.HOST, _STRING)]
@@ -239,7 +240,7 @@ LATER_GRANTS: Final = ("token_exchange", "jwt_bearer")
 As = Annotated[Literal["app", "user", "none"], choice("app", "user", "none")]
 ClientAuth = Annotated[str, choice(*CLIENT_AUTH, later=LATER_CLIENT_AUTH)]
 GrantName = Annotated[str, choice(*GRANTS, later=LATER_GRANTS)]
-OnOutage = Annotated[Literal["fail", "local"], choice("fail", later=["local"])]
+OnOutage = Annotated[Literal["fail", "local"], choice("fail", "local")]
 Par = Annotated[Literal["auto", "require", "never"], choice("auto", "require", "never")]
 Scheme = Annotated[str, choice("Bearer", later=["DPoP"])]
 Unmatched = Annotated[Literal["refuse", "forward"], choice("refuse", "forward")]

@@ -120,7 +120,8 @@ class StoreKeys(Section):
     url: kinds.SecretText | None = _key("The store: memory:, sqlite:PATH or a Redis URL.", "sqlite:sidecar.db")
     keys: list[kinds.SecretText] | None = _key("Keys that encrypt the records, newest first, from `sidecar keygen`.")
     on_outage: kinds.OnOutage | None = _key(
-        "What user routes without a valid token do while the store is away: fail.",
+        "What user routes without a valid token do while the store is away: fail, or local, where this instance "
+        "renews the sessions that it renewed last.",
         StoreSettings().on_outage,
     )
 
@@ -212,6 +213,10 @@ class RouteKeys(Section):
     resource: kinds.Resources | None = _key("Resources to ask for (RFC 8707): a URI or a list.")
     params: Params | None = _key("Extra parameters of this route's token requests; they win over the provider's.")
     allow: kinds.Names | None = _key("Apps that may use the route; by default any recognised caller.")
+    body_limit: kinds.Size | None = _key("Largest body of a request; larger ones are refused with 413.")
+    requests: kinds.Count | None = _key(
+        "Most requests under way at once, the others are refused with 503; by default 3/4 of limits.connections."
+    )
     header: kinds.Header | None = _key("Header that carries the token.", "Authorization")
     scheme: kinds.Scheme | None = _key("Scheme before the token.", "Bearer")
     replay: ReplayKeys | None = _key("What is sent again after a 401.")
@@ -242,8 +247,12 @@ class LimitsKeys(Section):
     target: kinds.Size | None = _key("Bytes of a request target.", Limits().target)
     head_timeout: kinds.Duration | None = _key("Time for a request's head to arrive.", Limits().head_timeout)
     idle_timeout: kinds.Duration | None = _key("Time a connection may stay idle.", Limits().idle_timeout)
+    body_rate: kinds.Rate | None = _key(
+        "Bytes a second that a request's body brings at least, over each idle_timeout; 0: any.", Limits().body_rate
+    )
     connections: kinds.Count | None = _key("Connections accepted at once.", Limits().connections)
     replay_memory: kinds.Size | None = _key("Bytes kept for second tries, over all requests.", Limits().replay_memory)
+    memory: kinds.Size | None = _key("Resident memory above which new work is refused with 503; none by default.")
 
 
 _KEY_TYPES: Final[Mapping[str, Any]] = {"header": kinds.Header, "cookie": kinds.CookieName}

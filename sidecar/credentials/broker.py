@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from sidecar.credentials.counts import Counts
 from sidecar.credentials.flights import Flights
 from sidecar.credentials.memory import Credential, Hold, Memory
+from sidecar.credentials.outage import Outages
 from sidecar.credentials.records import Records, app_name
 from sidecar.credentials.registry import AuthorizationServer, Registry
 from sidecar.credentials.renewal import Renewals
@@ -62,8 +63,9 @@ class KeyState(NamedTuple):
 class Broker:
     """Credentials for the token specs of the configuration, kept in `store`.
 
-    `clock` gives seconds since the epoch; `jitter` stretches early windows, 1 to 1.25; `sleep` waits. `specs` is by
-    fingerprint, `providers` by name. Starts no I/O; must be made and used on one event loop.
+    `clock` gives seconds since the epoch; `jitter` stretches early windows, 1 to 1.25; `sleep` waits; `local` is what
+    `store.on_outage` says. `specs` is by fingerprint, `providers` by name. Starts no I/O; must be made
+    and used on one event loop.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Broker:
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = _jitter,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        local: bool = False,
     ) -> None:
         self.counts = Counts()
         self._clock = clock
@@ -84,13 +87,14 @@ class Broker:
         self._hot = self._memory.hot
         self._suspicions = Suspicions()
         self._records = Records(store, vault, self.counts)
-        kit = Kit(self._records, self._memory, self._suspicions, self.counts, clock, jitter, sleep)
-        self._writer = Writer(kit)
-        self._renewals = Renewals(kit, self._writer)
+        kit = Kit(self._records, self._memory, self._suspicions, self.counts, clock, jitter, sleep, local)
+        self.outages = Outages(kit, store, allowed=local)
+        self._writer = Writer(kit, self.outages)
+        self._renewals = Renewals(kit, self._writer, self.outages)
         self._flights: Flights[TokenKey, Credential] = Flights()
-        self._housekeeper: asyncio.Task[None] | None = None
+        self._standing: list[asyncio.Task[None]] = []  # what goes on for as long as the broker
         self._closed = False
-        self.sessions = Sessions(self._registry, self._records, self._memory, clock)
+        self.sessions = Sessions(self._registry, self._records, self._memory, clock, local=local)
         self.sign_ins = SignIns(self.sessions, self._records, clock)
         store.watch(self._changed)
 
@@ -159,12 +163,12 @@ class Broker:
     async def close(self, deadline: float) -> None:
         """Wait up to `deadline` seconds for flights and unstored refresh tokens, then call the rest off."""
         self._closed = True
-        if self._housekeeper is not None:
-            await _call_off([self._housekeeper])
+        await _call_off(self._standing)
         with suppress(TimeoutError, Refusal):
             async with asyncio.timeout(deadline):
                 while work := self._work():
                     await asyncio.wait(work)
+                await self.outages.end()
                 await self.sessions.settle()
                 await self.sessions.flush_last_used()
         await _call_off(self._work())
@@ -177,8 +181,8 @@ class Broker:
             raise Refusal("overloaded", retry_after=1)
         if bound is None or not key.identity or bound.for_user == (key.identity == APPLICATION):
             raise Refusal("internal")
-        if self._housekeeper is None:
-            self._housekeeper = asyncio.get_running_loop().create_task(self._keep_house())
+        if not self._standing:
+            self._standing = [asyncio.create_task(work()) for work in (self._keep_house, self.outages.watch)]
         if not bound.for_user:
             return Trip(key, bound, app_name(key.fingerprint))
         try:
@@ -251,7 +255,7 @@ class Broker:
     def _changed(self, name: str) -> None:
         """Hear from the store that another process wrote a record, or (empty) that any may have changed."""
         if name:
-            self._memory.drop(name)
+            self._memory.disown(name)
         else:
             self._memory.doubt()
 

@@ -19,6 +19,7 @@ class Counts:
     discarded: int = 0  # renewals that came back after the session had been replaced or deleted
     store_write_retries: int = 0  # further attempts to store a rotated refresh token
     generation_regressions: int = 0  # the store held an older refresh token than this process
+    repairs: int = 0  # records that were brought forward to what this process knew
     damaged_records: int = 0  # records that could not be opened, taken for missing
     changed_identities: int = 0  # renewals that came back for somebody else than who signed in
     still_rejected: int = 0  # rejections that were passed on, since a renewal had just not helped

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sidecar.credentials.session_record import Order
+    from sidecar.credentials.session_record import Chain, Order
     from sidecar.errors import Refusal
     from sidecar.model import Secret, TokenKey
 
@@ -61,11 +61,16 @@ class Credential:
 
 
 class Peak(NamedTuple):
-    """The newest state of a provider's chain that is known to have been stored."""
+    """The newest state of a provider's chain that is known to have been stored (`outage`: or will be).
+
+    `own`: this process obtained its refresh token. `chain` is all of it, kept for an outage of the store.
+    """
 
     provider: str
     order: Order
     refresh_token: Secret | None
+    own: bool = False
+    chain: Chain | None = None
 
 
 class Hold(NamedTuple):
@@ -118,6 +123,10 @@ class Entry:
         if before is None or peak.order >= before.order:
             self.peaks = (*(other for other in self.peaks if other.provider != peak.provider), peak)
 
+    def disown(self) -> None:
+        """Take note that another process may have spent the refresh tokens."""
+        self.peaks = tuple(peak._replace(own=False) for peak in self.peaks)
+
 
 class Memory:
     """The entries by record name, and the hot credentials by token key."""
@@ -159,8 +168,19 @@ class Memory:
             entry.holds.pop(fingerprint, None)
         entry.sure = True
         self.hot[credential.key] = credential
-        self._make_room()
+        self.make_room()
         return True
+
+    def known(self, name: str) -> Entry | None:
+        """Return the entry of a record, where there is one."""
+        return self._entries.get(name)
+
+    def forget_peak(self, name: str, provider: str) -> None:
+        """Believe the store about a provider's chain again."""
+        self.drop(name)
+        entry = self._entries.get(name)
+        if entry is not None:
+            entry.peaks = tuple(peak for peak in entry.peaks if peak.provider != provider)
 
     def drop(self, name: str) -> None:
         """Use nothing of a record any more: it has changed. What is being read of it now will not be used either."""
@@ -170,6 +190,13 @@ class Memory:
             entry.epoch += 1
             entry.holds = None
             self._clear(entry)
+
+    def disown(self, name: str) -> None:
+        """Use nothing of a record any more: another process has changed it."""
+        self.drop(name)
+        entry = self._entries.get(name)
+        if entry is not None:
+            entry.disown()
 
     def bury(self, name: str, now: float) -> None:
         """Forget a record that was deleted."""
@@ -182,6 +209,7 @@ class Memory:
         self.hot.clear()
         self._unknown.clear()
         for entry in self._entries.values():
+            entry.disown()
             entry.epoch += 1
             entry.sure = False
 
@@ -236,7 +264,7 @@ class Memory:
                     self._chill(credential)
                     entry.put_aside(credential)
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
         """Drop the entry that has waited longest, but give those that were used meanwhile another turn."""
         for chance in range(_SECOND_CHANCES):
             if len(self._entries) <= MOST_ENTRIES:

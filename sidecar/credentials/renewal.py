@@ -8,7 +8,8 @@ section 4.14) alive among many instances and keys:
 * An answer that comes after the timeout is not lost: it is waited for with the lock held, and stored like any other.
 * `invalid_grant` ends a chain only where the store, read again, holds nothing newer than what was spent.
 
-An application's token has no refresh token to lose: where the store is away it is minted without.
+An application's token has no refresh token to lose: where the store is away it is minted without. Where the
+configuration says `on_outage: local`, a user's may be renewed without too, by the one instance that may (`outage`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome
 
 if TYPE_CHECKING:
     from sidecar.credentials.memory import Credential
+    from sidecar.credentials.outage import Outages
     from sidecar.credentials.records import Loaded
     from sidecar.stores.contract import Lease
 
@@ -43,10 +45,11 @@ _NEEDS_USER = frozenset({"interaction_required", "login_required", "consent_requ
 class Renewals:
     """Flights over one store."""
 
-    def __init__(self, kit: Kit, writer: Writer) -> None:
+    def __init__(self, kit: Kit, writer: Writer, outages: Outages) -> None:
         self._kit = kit
         self._reader = Reader(kit)
         self._writer = writer
+        self._outages = outages
         self.late: dict[tuple[str, str], asyncio.Task[None]] = {}  # by record and provider
 
     async def fetch(self, trip: Trip) -> Credential:
@@ -56,12 +59,37 @@ class Renewals:
                 raise Refusal("provider_unavailable", retry_after=1)
             if (trip.name, trip.provider) in self._writer.kept:
                 raise StoreUnavailableError("a rotated refresh token is not stored yet")
-            sight = await self._look(trip)
-            answers = sight.answers(trip.eager)
-            credential = self._reader.adopt(trip, sight) if answers else await self._locked(trip)
+            credential = await self._attempt(trip)
             if credential is not None:
                 return credential
         raise StoreUnavailableError("too many others write this record")
+
+    async def _attempt(self, trip: Trip) -> Credential | None:
+        """Use what the store has or renew it; without the store, where that is allowed. None: begin anew."""
+        if not (self._outages.allowed and trip.bound.for_user):
+            return await self._with_store(trip)
+        place = (trip.name, trip.provider)
+        try:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self._outages.turn(place))
+                try:
+                    return await self._with_store(trip)
+                except StoreUnavailableError:
+                    if not await self._outages.confirmed():
+                        raise
+                    return await self._act(trip, self._recalled(trip), stack, None)
+        finally:
+            self._outages.leave(place)
+
+    async def _with_store(self, trip: Trip) -> Credential | None:
+        sight = await self._look(trip)
+        return self._reader.adopt(trip, sight) if sight.answers(trip.eager) else await self._locked(trip)
+
+    def _recalled(self, trip: Trip) -> Sight:
+        sight = self._reader.recall(trip)
+        if sight is None:
+            raise StoreUnavailableError("the store is away, and this session's refresh token is not ours alone")
+        return sight
 
     async def _look(self, trip: Trip) -> Sight:
         sight = await self._reader.look(trip)
@@ -74,15 +102,21 @@ class Renewals:
         async with AsyncExitStack() as stack:
             lease = await self._take_lock(trip, stack)
             sight = await self._look(trip)
-            if sight.answers(trip.eager):
-                return self._reader.adopt(trip, sight)
-            if lease is not None and lease.lost:
-                return None
-            late: list[asyncio.Task[Outcome]] = []
-            outcome, planned = await self._ask(trip, sight, late)
-            if late:
-                self._follow(trip, sight, late[0], stack.pop_all())
-            return await self._settle(trip, sight, outcome, planned, stack)
+            if not self._outages.may_spend(sight, trip.provider):
+                raise StoreUnavailableError("the store was away, and others may have spent the refresh token")
+            return await self._act(trip, sight, stack, lease)
+
+    async def _act(self, trip: Trip, sight: Sight, lock: AsyncExitStack, lease: Lease | None) -> Credential | None:
+        """Use what was seen under the lock, or renew it."""
+        if sight.answers(trip.eager):
+            return self._reader.adopt(trip, sight)
+        if lease is not None and lease.lost:
+            return None
+        late: list[asyncio.Task[Outcome]] = []
+        outcome, planned = await self._ask(trip, sight, late)
+        if late:
+            self._follow(trip, sight, late[0], lock.pop_all())
+        return await self._settle(trip, sight, outcome, planned, lock)
 
     async def _take_lock(self, trip: Trip, stack: AsyncExitStack) -> Lease | None:
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import orjson
 
 from sidecar.callers import session_id as session_ids
+from sidecar.credentials.memory import Memory, Peak
 from sidecar.credentials.records import SESSIONS, Loaded, Records
 from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, SessionRecord, signed_in
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
@@ -23,7 +24,6 @@ from sidecar.oauth.token_response import judge
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from sidecar.credentials.memory import Memory
     from sidecar.credentials.registry import Registry
     from sidecar.model import Identity
 
@@ -69,11 +69,14 @@ class Life(NamedTuple):
 class Sessions:
     """The sessions of one store. Every method raises `Refusal` (store_unavailable) where the store is away."""
 
-    def __init__(self, registry: Registry, records: Records, memory: Memory, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, registry: Registry, records: Records, memory: Memory, clock: Callable[[], float], *, local: bool = False
+    ) -> None:
         self._registry = registry
         self._records = records
         self._memory = memory
         self._clock = clock
+        self._local = local
         self._revocations: set[asyncio.Task[None]] = set()
         self.life = Life()
 
@@ -96,7 +99,7 @@ class Sessions:
             return alive.with_chain(provider, signed_in(home, born, granted, audience, resources), now)
 
         record = await self._replace(name, join)
-        self._memory.drop(name)
+        self._own(name, provider, record)
         return _info(name, record, self._clock())
 
     async def open(self, name: str, provider: str, granted: Granted, identity: Identity) -> None:
@@ -107,8 +110,7 @@ class Sessions:
             chain = signed_in(home, int(now * 1000), granted, identity=identity)
             return SessionRecord(now, now, identity.subject, {provider: chain}, *self.life)
 
-        await self._replace(name, join)
-        self._memory.drop(name)
+        self._own(name, provider, await self._replace(name, join))
 
     async def load(self, name: str) -> SessionRecord | None:
         """Return the record of a session that lives."""
@@ -165,6 +167,15 @@ class Sessions:
             if await asked(self._records.save(name, record, over, now, attempt)):
                 return record
         raise Refusal("store_unavailable", retry_after=1)
+
+    def _own(self, name: str, provider: str, record: SessionRecord) -> None:
+        """Use nothing older of the session; where the store may be done without, know what it is done with."""
+        self._memory.drop(name)
+        if self._local:
+            entry, chain = self._memory.entry(name, self._clock()), record.chains[provider]
+            entry.last_used, entry.ends_at = record.last_used, record.ends_at
+            entry.climb(Peak(provider, chain.order, chain.refresh_token, own=True, chain=chain))
+            self._memory.make_room()
 
     async def _show(self, name: str) -> SessionInfo | None:
         record = await self.load(name)

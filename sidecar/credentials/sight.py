@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sidecar.credentials.counts import Counts
     from sidecar.credentials.registry import Bound
-    from sidecar.credentials.session_record import Bought, Chain
+    from sidecar.credentials.session_record import Bought, Chain, Order
     from sidecar.credentials.suspicions import Suspicions
     from sidecar.model import TokenKey
 
@@ -44,15 +44,20 @@ class Kit:
     clock: Callable[[], float]
     jitter: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
+    local: bool = False  # `store.on_outage`: whole chains are kept at hand
 
 
 class Trip(NamedTuple):
-    """What a flight is for. `eager`: the token at hand is stale, so it is to be renewed though it could be used."""
+    """What a flight is for. `eager`: the token at hand is stale, so it is to be renewed though it could be used.
+
+    `ahead`: so is one that is not stale yet, up to this place in time.
+    """
 
     key: TokenKey
     bound: Bound
     name: str  # of the record
     eager: bool = False
+    ahead: Order | None = None
 
     @property
     def provider(self) -> str:
@@ -92,7 +97,7 @@ class Reader:
         chain = live_chain(trip, loaded, self._kit.clock())
         if loaded.record is not None and chain is not None:
             chain = self._newest(trip, entry, chain)
-            entry.climb(Peak(trip.provider, chain.order, chain.refresh_token))
+            self._climb(trip, entry, chain)
             if trip.bound.for_user:
                 entry.last_used, entry.ends_at = loaded.record.last_used, loaded.record.ends_at
         return self._judge(trip, entry, epoch, loaded, chain)
@@ -115,8 +120,26 @@ class Reader:
             suspect=self._kit.suspicions.waiting(trip.key),
         )
         if rest:
+            fresh_until = credential.fresh_until
             rest_a_while(credential, self._kit.clock(), rest)
+            credential.fresh_until = max(credential.fresh_until, fresh_until)
         return credential if self._kit.memory.adopt(trip.name, sight.entry, sight.epoch, credential) else None
+
+    def recall(self, trip: Trip) -> Sight | None:
+        """Return what is known without the store, where the chain's refresh token is this process's own."""
+        entry = self._kit.memory.known(trip.name)
+        peak = entry.peak(trip.provider) if entry else None
+        if entry is None or peak is None or peak.chain is None or not peak.own:
+            return None
+        if peak.chain.home != trip.bound.home or self._kit.clock() >= entry.ends_at:
+            return None
+        return self._judge(trip, entry, entry.epoch, Loaded(), peak.chain)
+
+    def _climb(self, trip: Trip, entry: Entry, chain: Chain) -> None:
+        before = entry.peak(trip.provider)
+        own = before is not None and before.own and before.order == chain.order
+        whole = chain if self._kit.local and trip.bound.for_user else None
+        entry.climb(Peak(trip.provider, chain.order, chain.refresh_token, own, whole))
 
     async def _load(self, trip: Trip) -> Loaded:
         try:
@@ -134,6 +157,8 @@ class Reader:
         if trip.bound.for_user:
             self._kit.counts.generation_regressions += 1
             _log.error("store_went_back", extra={"record": trip.name[:20]})
+        if peak.chain is not None:
+            return peak.chain
         born, generation = peak.order
         return replace(chain, born=born, generation=generation, refresh_token=peak.refresh_token, tokens=())
 
@@ -144,7 +169,14 @@ class Reader:
         refresh_token = chain.refresh_token if chain and trip.bound.for_user else None
         held = Held(bought.token if bought else None, refresh_token, self._kit.jitter())
         planned = plan(held, self._kit.clock(), trip.bound.grant.MINTS, rejected)
+        if planned is Plan.USE and _due(trip, chain, bought) and (refresh_token or trip.bound.grant.MINTS):
+            planned = Plan.USE_AND_RENEW
         return Sight(entry, epoch, loaded, chain, bought, held, planned, rejected)
+
+
+def _due(trip: Trip, chain: Chain | None, bought: Bought | None) -> bool:
+    """Say whether the token is one that is to be renewed ahead of its time."""
+    return bool(chain and bought and trip.ahead and (chain.born, bought.generation) <= trip.ahead)
 
 
 def live_chain(trip: Trip, loaded: Loaded, now: float) -> Chain | None:

@@ -20,6 +20,7 @@ from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
+    from sidecar.credentials.outage import Outages
     from sidecar.credentials.records import Loaded
 
 WRITES = 5
@@ -31,20 +32,25 @@ _log = logging.getLogger(__name__)
 class Writer:
     """Writes to one store."""
 
-    def __init__(self, kit: Kit) -> None:
+    def __init__(self, kit: Kit, outages: Outages) -> None:
         self._kit = kit
+        self._outages = outages
         self.kept: dict[tuple[str, str], asyncio.Task[None]] = {}  # by record and provider
 
     async def store(self, trip: Trip, sight: Sight, chain: Chain, lock: AsyncExitStack) -> bool:
         """Store `chain` in place of the one of `sight`; False where another has taken its place.
 
         Raises what the store raises, and then keeps on trying by itself, with `lock`; `Refusal` (login_required) where
-        the session is gone. An application's token is not worth that: it is used unstored.
+        the session is gone. An application's token is not worth that: it is used unstored. With `on_outage: local` so
+        is a user's, and the store is told later (`outage`).
         """
         try:
             return await self._write(trip, sight, sight.loaded, chain)
         except STORE_FAULTS:
             if not trip.bound.for_user:
+                return True
+            if self._outages.allowed:
+                self._outages.keep(trip, sight, chain)
                 return True
             self._keep(trip, sight, chain, lock.pop_all())
             raise
@@ -56,7 +62,8 @@ class Writer:
             if await self._kit.records.save(
                 trip.name, record.with_chain(trip.provider, chain, now), over, now, attempt
             ):
-                sight.entry.climb(Peak(trip.provider, chain.order, chain.refresh_token))
+                whole = chain if self._kit.local else None
+                sight.entry.climb(Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=whole))
                 return True
             over = await self._kit.records.load(trip.name)
             if await self._overtaken(trip, sight, over, chain):

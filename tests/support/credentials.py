@@ -155,7 +155,7 @@ class Bench:
         self.specs = {spec.fingerprint: spec for spec in specs}
         self.broker = self.another()
 
-    def another(self, store: Any = None) -> Broker:
+    def another(self, store: Any = None, *, local: bool = False) -> Broker:
         """Return one more instance over the same store."""
         return Broker(
             self.specs,
@@ -165,6 +165,7 @@ class Bench:
             clock=self.clock,
             jitter=lambda: 1.0,
             sleep=lambda _seconds: asyncio.sleep(0),
+            local=local,
         )
 
     async def sign_in(self, session: str, user: str | None = None, **members: object) -> str:

@@ -87,7 +87,8 @@ class View:
     def watch(self, changed: Callable[[str], None]) -> None:
         self.heard = changed
 
-    async def ping(self) -> None: ...
+    async def ping(self) -> None:
+        self.check("ping")
 
     async def close(self) -> None: ...
 
