@@ -214,5 +214,6 @@ class Settings:
     limits: Limits = Limits()
     via: str = ""
     access_log: bool = False
+    workers: int | Literal["auto"] = 1  # processes that serve requests; auto: one for each CPU that may be used
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()  # what is allowed and deserves a second look; no secrets

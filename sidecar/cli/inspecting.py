@@ -59,7 +59,13 @@ def summary(settings: Settings) -> str:
         "session source": len(settings.sessions),
         "app": len({app.app for app in settings.apps}),
     }
-    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counted.items())
+    told = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in counted.items()]
+    if settings.workers != 1:
+        from sidecar.workers import cpus
+
+        here = f" ({cpus.usable()} here)" if settings.workers == "auto" else ""
+        told.append(f"workers: {settings.workers}{here}")
+    return ", ".join(told)
 
 
 @click.command(short_help="Tell what would happen to a request.")

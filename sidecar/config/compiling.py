@@ -59,7 +59,7 @@ def compiled(parsed: Parsed, absolute: Callable[[str], str]) -> Settings:
         "tunnels": tuple(single["tunnels"].allow or ()) if "tunnels" in single else None,
         "destinations": _with(Destinations, single.get("destinations")),
         "limits": _with(Limits, single.get("limits")),
-        **{key: single[key] for key in ("unmatched", "via", "access_log") if key in single},
+        **{key: single[key] for key in ("unmatched", "via", "access_log", "workers") if key in single},
     }
     return Settings(**{key: value for key, value in made.items() if value is not None})
 

@@ -246,3 +246,11 @@ Scheme = Annotated[str, choice("Bearer", later=["DPoP"])]
 Unmatched = Annotated[Literal["refuse", "forward"], choice("refuse", "forward")]
 Unsafe = Annotated[Literal["invalid_token", "never", "always"], choice("invalid_token", "never", "always")]
 Version = Annotated[str, Reads(_version, "1", {"const": 1})]
+Workers = Annotated[
+    int | Literal["auto"],
+    Reads(
+        units.workers,
+        units.WORKERS,
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": units.MOST_WORKERS}, REFERENCE]},
+    ),
+]

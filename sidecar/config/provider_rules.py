@@ -109,3 +109,17 @@ def store_keys_are_keys(parsed: Parsed, world: World) -> Iterator[Finding]:
             yield Finding(path, str(error), "make one with `sidecar keygen`")
         if key in keys[:at]:
             yield Finding(path, "this key stands in the list already", "keep one of the two")
+
+
+def workers_share_the_store(parsed: Parsed, world: World) -> Iterator[Finding]:
+    """Ask for a store that all workers see: with another each of them would have sessions of its own."""
+    workers, store = parsed.single.get("workers"), parsed.single.get("store")
+    if workers in (None, 1) or store is None or store.model.url is None:
+        return
+    try:
+        shared = world.open_store(store.model.url.reveal()).shared
+    except ValueError:
+        return  # `store_is_known` has said so
+    if not shared:
+        message = f"`workers: {workers}` needs a store that processes can share, and this one is each process's own"
+        yield Finding(("store", "url"), message, "write sqlite:sidecar.db, or leave `workers` out")

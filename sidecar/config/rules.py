@@ -46,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     provider_rules.tls_files_are_there,
     provider_rules.store_is_known,
     provider_rules.store_keys_are_keys,
+    provider_rules.workers_share_the_store,
 )
 
 

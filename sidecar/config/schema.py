@@ -339,4 +339,8 @@ File: Any = create_model(
     limits=(LimitsKeys | None, _key("What one request and one process may use.")),
     via=(kinds.Pseudonym | None, _key("Pseudonym for the Via header; empty: no such header.", "")),
     access_log=(kinds.Switch | None, _key("Write one line for each request.", default=False)),
+    workers=(
+        kinds.Workers | None,
+        _key("Processes that serve requests on the same ports; auto: one for each CPU that may be used.", 1),
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from sidecar.config.problems import Misfit, near
 
@@ -18,6 +19,8 @@ DURATION = "a duration such as 500ms, 2s, 5m or 1h"
 SIZE = "a size such as 512, 64KiB, 64KB or 1MiB"
 COUNT = "a whole number above 0, such as 100"
 SWITCH = "true or false"
+MOST_WORKERS = 256
+WORKERS = f"auto or a number from 1 to {MOST_WORKERS}"
 
 
 def duration(text: str) -> float:
@@ -44,6 +47,15 @@ def count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,12}", text):
         raise Misfit
     return int(_within(int(text), MOST, COUNT))
+
+
+def workers(text: str) -> int | Literal["auto"]:
+    """Return `auto`, or a number from 1 to `MOST_WORKERS`."""
+    if text == "auto":
+        return "auto"
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_WORKERS:
+        raise Misfit(hint="one for each CPU is enough: write auto")
+    return int(text)
 
 
 def _within(value: float, most: float, what: str) -> float:
