@@ -25,7 +25,7 @@ import structlog
 
 from sidecar import config, logs, status
 from sidecar.admin.prometheus import exposition
-from sidecar.admin.server import make_application, serving
+from sidecar.admin.server import make_application
 from sidecar.admin.state import AdminState
 from sidecar.assembly import Corridor, assemble, specs
 from sidecar.config import apart
@@ -42,6 +42,7 @@ from sidecar.settings import Address, Settings
 from sidecar.stores import open_store
 from sidecar.wire.context import Wire
 from sidecar.wire.downstream import Downstream
+from sidecar.wire.service import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -131,12 +132,13 @@ class Program:
         if login is None:
             return
         from sidecar.login.application import make_application as sign_in  # noqa: PLC0415 - joserfc takes 150 ms
+        from sidecar.login.serving import serving as signing_in  # noqa: PLC0415
         from sidecar.login.state import LoginState  # noqa: PLC0415
 
         registered, sessions = self.settings.providers, self.broker.sessions
         state = LoginState(login, self.providers, registered, self.broker.sign_ins, sessions, vault, self.clock)
         with _naming(login.bind):
-            self._login_addresses = [await stack.enter_async_context(serving(sign_in(state), login.bind))]
+            self._login_addresses = [await stack.enter_async_context(signing_in(sign_in(state), login.bind))]
         self._login_state = state
 
     async def _ask_store(self, question: Callable[[], Awaitable[object]]) -> None:

@@ -1,7 +1,7 @@
-"""The admin listener, an aiohttp application of its own."""
+"""The admin listener: a desk of its own at a small server."""
 
 from sidecar.admin.prometheus import exposition
-from sidecar.admin.server import make_application, serving
+from sidecar.admin.server import make_application
 from sidecar.admin.state import (
     AdminState,
     Check,
@@ -11,6 +11,7 @@ from sidecar.admin.state import (
     RouteStatus,
     Status,
 )
+from sidecar.wire.service import serving
 
 __all__ = [
     "AdminState",

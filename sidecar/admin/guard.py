@@ -31,18 +31,18 @@ class Denied(NamedTuple):
 def check(path: str, headers: Mapping[str, str], *, token: Secret | None, local: bool) -> Denied | None:
     """Return why the request is refused, None where it is allowed.
 
-    `headers` is looked up without regard to case. `local` says that the request arrived on loopback: only there is a
+    The names in `headers` are lower case. `local` says that the request arrived on loopback: only there is a
     foreign Host a sign of DNS rebinding, since elsewhere every name of the machine is its own.
     """
-    if local and not is_own_host(headers.get("Host", "")):
+    if local and not is_own_host(headers.get("host", "")):
         return Denied("caller_not_allowed", "The Host of this request is not this machine's loopback address.")
     if path in _OPEN:
         return None
-    if "Origin" in headers or headers.get("Sec-Fetch-Site", "") not in _SAME_SITE:
+    if "origin" in headers or headers.get("sec-fetch-site", "") not in _SAME_SITE:
         return Denied("caller_not_allowed", "The session API does not answer web pages.")
     if token is None:
         return None if local else Denied("caller_not_allowed", "Set admin.token to use this beyond loopback.")
-    if not _is_bearer(headers.get("Authorization", ""), token):
+    if not _is_bearer(headers.get("authorization", ""), token):
         return Denied("caller_unknown", "Send the admin token as Authorization: Bearer.")
     return None
 

@@ -7,20 +7,13 @@ said.
 from __future__ import annotations
 
 import secrets
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import structlog
-from aiohttp import web
 
-from sidecar.errors import REFUSALS, Refusal, StoreBrokenError, StoreUnavailableError
+from sidecar.errors import PUBLIC_CODE, REFUSALS, Refusal, StoreBrokenError, StoreUnavailableError
 from sidecar.wire.problem import TYPE
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OWN = {
     "not_found": (404, "There is nothing here"),
@@ -32,7 +25,6 @@ OWN = {
 HEADERS = {"Server": "sidecar", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """What every answer of the admin listener has."""
 
-_BY_STATUS = {404: "not_found", 405: "method_refused", 413: "too_large", 415: "unsupported_media_type"}
 _log = structlog.get_logger()
 
 
@@ -46,46 +38,27 @@ class Problem(Exception):  # noqa: N818 - an answer, not a fault of the program
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def of_status(status: int, **headers: str) -> Problem:
-    """Return the problem that stands for an answer of aiohttp's own."""
-    fallback = "internal" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad_request"
-    return Problem(_BY_STATUS.get(status, fallback), **headers)
-
-
-def answer(problem: Problem) -> web.Response:
-    """Return the response for `problem`."""
+def document(problem: Problem) -> tuple[int, bytes]:
+    """Return the status and the body of the answer that `problem` is."""
     status, title = OWN.get(problem.code) or REFUSALS[problem.code][:2]
     body: dict[str, Any] = {
         "type": TYPE.format(code=problem.code),
         "title": title,
         "status": status,
         "detail": problem.detail or f"{title}.",
-        "code": problem.code,
+        "code": PUBLIC_CODE.get(problem.code, problem.code),
         "request_id": secrets.token_hex(8),
     }
-    return web.Response(
-        status=status,
-        body=orjson.dumps(body),
-        content_type="application/problem+json",
-        headers=HEADERS | problem.headers,
-    )
+    return status, orjson.dumps(body)
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn everything that a handler raises into a problem; the border of the admin listener."""
-    try:
-        return await handler(request)
-    except Problem as problem:
-        return answer(problem)
-    except Refusal as refusal:
-        code = "bad_request" if refusal.name == "login_required" else refusal.name
-        return answer(Problem(code, refusal.detail))
-    except (StoreUnavailableError, StoreBrokenError):
-        return answer(Problem("store_unavailable", Retry_After="1"))
-    except web.HTTPException as error:
-        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return answer(of_status(error.status, **allowed))
-    except Exception as error:  # noqa: BLE001 - the last line: named in the log, never told to the caller
-        _log.exception("admin_request_failed", error=type(error).__name__)
-        return answer(Problem("internal"))
+def meaning(error: Exception) -> Problem:
+    """Return the problem that an exception of a handler comes to; what nobody foresaw is logged, and never told."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Refusal):
+        return Problem("bad_request" if error.name == "login_required" else error.name, error.detail)
+    if isinstance(error, (StoreUnavailableError, StoreBrokenError)):
+        return Problem("store_unavailable", Retry_After="1")
+    _log.error("admin_request_failed", error=type(error).__name__, exc_info=error)
+    return Problem("internal")

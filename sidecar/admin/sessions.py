@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
 import orjson
-from aiohttp import web
 
 from sidecar.admin.problems import Problem
 from sidecar.callers import session_id
 from sidecar.errors import Refusal
+from sidecar.wire.service import Asked, Told
 
 if TYPE_CHECKING:
     from sidecar.admin.state import AdminState
@@ -30,30 +30,30 @@ class SessionApi:
     def __init__(self, state: AdminState) -> None:
         self._state = state
 
-    async def put(self, request: web.Request) -> web.Response:
+    async def put(self, request: Asked) -> Told:
         """Create or replace a session from a token response and, where there are several, its `provider`."""
         identifier = _id(request)
-        body = await read_object(request)
+        body = read_object(request)
         provider = self._provider(body.pop("provider", None))
         return show(await self._state.sessions.put(identifier, provider, body))
 
-    async def get(self, request: web.Request) -> web.Response:
+    async def get(self, request: Asked) -> Told:
         """Show what is known about a session; never a token."""
         info = await self._state.sessions.info(_id(request))
         if info is None:
             raise Problem("not_found", "There is no such session.")
         return show(info)
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def list(self, request: Asked) -> Told:
         """Show the sessions, at most `?limit=`."""
-        limit = _limit(request.query.get("limit", "100"))
+        limit = _limit(request.query)
         return show({"sessions": [_plain(info) for info in await self._state.sessions.all(limit)]})
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: Asked) -> Told:
         """Revoke a session's tokens and forget it."""
         if not await self._state.sessions.delete(_id(request)):
             raise Problem("not_found", "There is no such session.")
-        return web.Response(status=204)
+        return Told(204)
 
     def _provider(self, named: Any) -> str:
         known = self._state.providers
@@ -64,17 +64,17 @@ class SessionApi:
         return named
 
 
-def show(value: Any) -> web.Response:
+def show(value: Any, status: int = 200) -> Told:
     """Return `value` (a dataclass, a NamedTuple or plain data) as JSON."""
-    return web.Response(body=orjson.dumps(_plain(value)), content_type="application/json")
+    return Told(status, orjson.dumps(_plain(value)), (("Content-Type", "application/json; charset=utf-8"),))
 
 
-async def read_object(request: web.Request) -> dict[str, Any]:
+def read_object(request: Asked) -> dict[str, Any]:
     """Return the body of `request`, which must be a JSON object."""
-    if request.content_type != "application/json":
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Problem("unsupported_media_type", "Send Content-Type: application/json.")
     try:
-        body = orjson.loads(await request.read())
+        body = orjson.loads(request.body)
     except orjson.JSONDecodeError:
         raise Problem("bad_request", "The body is not valid JSON.") from None
     if not isinstance(body, dict):
@@ -82,14 +82,16 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     return body
 
 
-def _id(request: web.Request) -> str:
+def _id(request: Asked) -> str:
     try:
-        return session_id.read(unquote_to_bytes(request.rel_url.raw_path.rpartition("/")[2]))
+        encoded = request.path.rpartition("/")[2].encode("utf-8", "surrogateescape")
+        return session_id.read(unquote_to_bytes(encoded))
     except Refusal:
         raise Problem("bad_request", "The session id is malformed.") from None
 
 
-def _limit(text: str) -> int:
+def _limit(query: str) -> int:
+    text = parse_qs(query, keep_blank_values=True).get("limit", ["100"])[0]
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LISTED):
         raise Problem("bad_request", f"`limit` must be a number from 1 to {LISTED}.")
     return int(text)

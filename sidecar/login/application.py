@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from sidecar.admin import problems
+from sidecar.admin.problems import HEADERS
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
 from sidecar.login.answers import page_of
 from sidecar.login.flow import CALLBACK, SignInError
+from sidecar.login.serving import problems as as_problems
 from sidecar.login.signing_in import SigningIn
 from sidecar.login.signing_out import SigningOut
 from sidecar.settings import KIB
 
 if TYPE_CHECKING:
-    from sidecar.admin.problems import Handler
+    from sidecar.login.serving import Handler
     from sidecar.login.state import LoginState
 
 BODY_LIMIT = 64 * KIB
@@ -30,7 +31,7 @@ MACHINES = frozenset(["/oauth2/session", "/oauth2/backchannel-logout"])
 def make_application(state: LoginState) -> web.Application:
     """Return the application for `state`, which a reload may change while it runs."""
     into, out = SigningIn(state), SigningOut(state)
-    application = web.Application(client_max_size=BODY_LIMIT, middlewares=[problems.problems, _troubles])
+    application = web.Application(client_max_size=BODY_LIMIT, middlewares=[as_problems, _troubles])
     router = application.router
     router.add_get("/oauth2/login", into.login, allow_head=False)
     router.add_get(CALLBACK, into.callback, allow_head=False)
@@ -43,9 +44,9 @@ def make_application(state: LoginState) -> web.Application:
 
 
 async def _own_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in {**problems.HEADERS, "Referrer-Policy": "no-referrer"}.items():
+    for name, value in {**HEADERS, "Referrer-Policy": "no-referrer"}.items():
         response.headers.setdefault(name, value)
-    response.headers["Server"] = problems.HEADERS["Server"]
+    response.headers["Server"] = HEADERS["Server"]
 
 
 @web.middleware

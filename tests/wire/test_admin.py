@@ -336,15 +336,16 @@ async def test_foreign_host_on_loopback_is_refused(admin, path, host, status):
         (None, {}, "caller_not_allowed"),
         (Secret(TOKEN), {}, "caller_unknown"),
         (Secret(TOKEN), BEARER, None),
-        (Secret(TOKEN), BEARER | {"Origin": "https://evil.example"}, "caller_not_allowed"),
+        (Secret(TOKEN), {**BEARER, "Origin": "https://evil.example"}, "caller_not_allowed"),
     ],
     ids=["no token configured", "no token sent", "token", "token from a page"],
 )
 def test_beyond_loopback_every_name_is_answered_and_the_token_needed(token, headers, code):
     """A listener beyond loopback answers to every name of its machine, and guards itself by the token."""
-    denied = guard.check("/v1/sessions", {"Host": "sidecar.svc"} | headers, token=token, local=False)
+    sent = {"host": "sidecar.svc"} | {name.lower(): value for name, value in headers.items()}
+    denied = guard.check("/v1/sessions", sent, token=token, local=False)
     assert (denied.code if denied else None) == code
-    assert guard.check("/metrics", {"Host": "sidecar.svc"}, token=token, local=False) is None
+    assert guard.check("/metrics", {"host": "sidecar.svc"}, token=token, local=False) is None
 
 
 @pytest.mark.parametrize(

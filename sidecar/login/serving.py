@@ -1,0 +1,95 @@
+"""The sign-in listener's server, which is aiohttp's, and its errors as problem documents.
+
+Decides nothing about sign-ins. aiohttp's access log is off: its lines would hold codes. What cannot be parsed is
+answered without an echo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from sidecar.admin.problems import HEADERS, Problem, document, meaning
+from sidecar.wire.service import accepting
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from sidecar.settings import Address
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_BY_STATUS = {404: "not_found", 405: "method_refused", 413: "too_large", 415: "unsupported_media_type"}
+_log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def serving(application: web.Application, where: Address | socket.socket) -> AsyncIterator[Address]:
+    """Serve `application` at an address, or on a socket that listens, and yield the address in use.
+
+    Raises OSError where the address is taken or not ours.
+    """
+    runner = web.AppRunner(application, shutdown_timeout=2.0)
+    await runner.setup()
+    factory = partial(_Connection, runner.server, loop=asyncio.get_running_loop())
+    try:
+        async with accepting(factory, where) as address:
+            yield address
+    finally:
+        await runner.cleanup()
+
+
+class _Connection(web.RequestHandler):
+    """A connection whose parse errors are problems: aiohttp would send the malformed bytes back, and log them."""
+
+    __slots__ = ()
+
+    def __init__(self, server: web.Server | None, *, loop: asyncio.AbstractEventLoop) -> None:
+        assert server is not None  # noqa: S101 - the runner is set up
+        super().__init__(server, loop=loop, access_log=None, keepalive_timeout=75.0)  # type: ignore[arg-type]
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it repeats what was received
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed, and close."""
+        _log.info("sign_in_request_malformed", status=status, error=type(exc).__name__)
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of a response is sent already")
+        response = _answer(_of_status(status))
+        response.force_close()
+        return response
+
+
+def _of_status(status: int, **headers: str) -> Problem:
+    """Return the problem that stands for an answer of aiohttp's own."""
+    fallback = "internal" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad_request"
+    return Problem(_BY_STATUS.get(status, fallback), **headers)
+
+
+def _answer(problem: Problem) -> web.Response:
+    status, body = document(problem)
+    headers = HEADERS | problem.headers
+    return web.Response(status=status, body=body, content_type="application/problem+json", headers=headers)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn everything that a handler raises into a problem: the border of the listener."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return _answer(_of_status(error.status, **allowed))
+    except Exception as error:  # noqa: BLE001 - the last line: named in the log, never told to the caller
+        return _answer(meaning(error))
