@@ -28,6 +28,8 @@ from sidecar.credentials.vault import generate_key
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from soak.forks import Forked, Nest
+
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 ADMIN_TOKEN = "soak-admin-token"
@@ -66,6 +68,19 @@ def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environ, preexec_fn=_subordinate, **options)  # noqa: PLW1509
 
 
+async def spawn_piped(*program: str) -> asyncio.subprocess.Process:
+    """Start a program of ours that takes lines and answers with lines."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *program,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, preexec_fn=_subordinate, limit=1 << 27,
+    )  # fmt: skip
+
+
+class FarSideEndedError(Exception):
+    """The far side's process is gone, and every figure with it."""
+
+
 class Far:
     """The far side's process."""
 
@@ -75,11 +90,7 @@ class Far:
         self._turn = asyncio.Lock()
 
     async def start(self) -> None:
-        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "soak.far_side", str(self._seed),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, preexec_fn=_subordinate, limit=1 << 27,
-        )  # fmt: skip
+        self._process = await spawn_piped("soak.far_side", str(self._seed))
         told = await self._answer()
         self.issuer, self.upstream = told["issuer"], told["upstream"]
 
@@ -103,7 +114,7 @@ class Far:
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), START)
         if not line:
-            raise RuntimeError("the far side ended")
+            raise FarSideEndedError
         return json.loads(line)
 
 
@@ -119,18 +130,24 @@ class Instance:
         self.trace = folder / f"{number}.trace"
         self.file = folder / f"{number}.yaml"
         self.file.write_text(CONFIGURATION.format(port=self.port, admin=self.admin, **text))
-        how = ["-m", "sidecar"]
-        if lease or traced:
-            how = ["-m", "soak.instance", str(lease), str(self.trace) if traced else "-"]
-        self._command = [sys.executable, *how, "run", "-c", str(self.file)]
-        self.process: subprocess.Popen[bytes]
+        self._run = ["run", "-c", str(self.file)]
+        self._changes = [str(lease), str(self.trace) if traced else "-"]
+        self._plain = not (lease or traced)
+        self.process: subprocess.Popen[bytes] | Forked
 
     def launch(self) -> float:
         """Start it and return the monotonic time."""
         began = time.monotonic()
+        how = ["sidecar"] if self._plain else ["soak.instance", *self._changes]
         with self.log.open("ab") as log:
-            self.process = spawn(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            command = [sys.executable, "-m", *how, *self._run]
+            self.process = spawn(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         return began
+
+    async def fork(self, nest: Nest) -> None:
+        """Start it the cheap way, and wait until it accepts connections."""
+        self.process = await nest.fork([*self._changes, *self._run], str(self.log))
+        await self.ready()
 
     async def start(self) -> float:
         """Start it; return the seconds after which it accepted connections."""

@@ -49,13 +49,18 @@ def trace(path: Path) -> None:
     Records.save = saving  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    lease, path = float(sys.argv[1]), sys.argv[2]
+def run(arguments: list[str]) -> None:
+    """Be an instance, with the arguments of this program."""
+    lease, path = float(arguments[0]), arguments[1]
     if lease:
         shorten(lease)
     if path != "-":
         trace(Path(path))
-    sys.argv[1:] = sys.argv[3:]
-    from sidecar.__main__ import main
+    sys.argv[1:] = arguments[2:]
+    from sidecar.cli import main
 
     main()
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])
