@@ -36,7 +36,7 @@ ROOMS = {
     "click": ("sidecar.cli", "sidecar.__main__"),
     "prometheus_client": ("sidecar.admin",),
     "watchfiles": ("sidecar.config.watch",),
-    "uvloop": ("sidecar.app",),
+    "uvloop": ("sidecar.process",),
     "cryptography": ("sidecar.credentials.vault", "sidecar.demo"),
 }
 BLIND = {  # what a part must not know of at all, even as a type

@@ -1,0 +1,304 @@
+"""One running program: its parts, put together at the start, exchanged at a reload, ended in reverse order.
+
+Decides about no request. A reload is prepared whole before anything of it is in use; what is under way ends as it
+began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+
+from sidecar import config, listening, logs, observing, strain
+from sidecar.admin.server import make_application
+from sidecar.assembly import Corridor, assemble, specs
+from sidecar.config import apart
+from sidecar.config.watch import changes, digest
+from sidecar.credentials.broker import Broker
+from sidecar.credentials.sessions import Life
+from sidecar.credentials.vault import Vault, key_ring, load_pepper
+from sidecar.errors import StoreUnavailableError
+from sidecar.metrics import Metrics, Readers
+from sidecar.provider import AuthorizationServer
+from sidecar.stores import open_store
+from sidecar.wire.context import Wire
+from sidecar.wire.downstream import Downstream
+from sidecar.wire.service import serving
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from contextlib import AsyncExitStack
+
+    from sidecar.admin.state import AdminState
+    from sidecar.listening import Doors
+    from sidecar.login.state import LoginState
+    from sidecar.settings import Address, Settings
+
+_log = structlog.get_logger()
+
+FLIGHTS = 4.0  # seconds more for token requests under way, and for what they bring to be stored
+_FIXED = ("listeners", "admin", "store", "workers")  # parts of the configuration that are bound once
+_KEEP_NAME: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # other processes listen there too
+
+
+class Prepared(NamedTuple):
+    """A configuration that can be taken at once, and the authorization servers that it needs."""
+
+    settings: Settings
+    providers: dict[str, AuthorizationServer]
+
+
+class Program:
+    """Everything that lives as long as the process. `app.serve` makes it.
+
+    `doors` are sockets that others share, of which it is worker number `worker`; None: it listens by itself.
+    `observe` makes the admin listener's view of it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        path: str,
+        clock: Callable[[], float],
+        doors: Doors | None = None,
+        worker: int = 0,
+        observe: Callable[[Program], AdminState] = observing.admin_state,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.path = path
+        strain.prepare(settings.limits)
+        self.wire = Wire(asyncio.get_running_loop(), settings.limits)
+        strain.attend(self.wire)
+        self.metrics = Metrics(clock)
+        self.wire.refused = self.metrics.refused
+        self.store = open_store(settings.store.url.reveal())
+        self.providers = _providers(settings, {}, {}, clock)
+        self.stopped = asyncio.Event()
+        self.error = ""
+        self._doors = doors
+        self._worker = worker
+        self._observe = observe
+        self._login_state: LoginState | None = None
+        self._servers: dict[socket.socket, asyncio.AbstractServer] = {}
+        self._corridor: Corridor | None = None
+        self._retired: list[AuthorizationServer] = []
+        self._reloading = asyncio.Lock()
+        self._drained_by = 0.0  # time.monotonic()
+
+    broker: Broker
+    admin_state: AdminState
+
+    @property
+    def doors(self) -> Doors:
+        """Where the program listens."""
+        assert self._doors is not None  # noqa: S101 - it is open
+        return self._doors
+
+    @property
+    def proxy_port(self) -> int:
+        """The port of the first TCP listener."""
+        return next(door.address.port for door in self.doors.listeners if door.address.port)
+
+    @property
+    def admin_port(self) -> int:
+        """The port of the admin listener, 0 where it is a unix socket."""
+        return self.doors.admin.address.port
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where the program listens: its listeners, and last the admin listener."""
+        return [*(door.address for door in self.doors.listeners), self.doors.admin.address]
+
+    @property
+    def login_address(self) -> Address | None:
+        """Where the sign-in listener is."""
+        return self.doors.login.address if self.doors.login else None
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Start everything; `stack` ends it in reverse order."""
+        stack.push_async_callback(self.store.close)
+        await self._ask_store(self.store.ping)
+        vault = Vault(await key_ring(self.settings.store, self.store))
+        local = self.settings.store.on_outage == "local"
+        self.broker = Broker(specs(self.settings), self.providers, self.store, vault, clock=self.clock, local=local)
+        stack.push_async_callback(self._close_providers)
+        stack.push_async_callback(self._land)
+        stack.callback(self.wire.deadlines.stop)
+        await self._ask_store(lambda: load_pepper(self.store, vault))
+        self.metrics.read = Readers(
+            token_requests=lambda: {name: provider.requests for name, provider in self.providers.items()},
+            upstream_connections=lambda: self.wire.upstreams,
+            log_lines_dropped=logs.dropped,
+        )
+        self.metrics.reloaded(True)
+        await self._open_doors(stack, vault)
+        self._take(self.settings)
+
+    async def _open_doors(self, stack: AsyncExitStack, vault: Vault) -> None:
+        if self._doors is None:
+            self._doors = listening.opened(self.settings)
+            stack.callback(self._doors.remove)
+        stack.callback(self._doors.close)
+        await self.listen_as([self._worker])
+        self.admin_state = self._observe(self)
+        await stack.enter_async_context(serving(make_application(self.admin_state), self._doors.admin.of(0)))
+        await self._open_login(stack, vault)
+
+    async def _open_login(self, stack: AsyncExitStack, vault: Vault) -> None:
+        login = self.settings.login
+        if login is None or self.doors.login is None:
+            return
+        from sidecar.login.application import make_application as sign_in  # noqa: PLC0415 - joserfc takes 150 ms
+        from sidecar.login.serving import serving as signing_in  # noqa: PLC0415
+        from sidecar.login.state import LoginState  # noqa: PLC0415
+
+        registered, sessions = self.settings.providers, self.broker.sessions
+        state = LoginState(login, self.providers, registered, self.broker.sign_ins, sessions, vault, self.clock)
+        await stack.enter_async_context(signing_in(sign_in(state), self.doors.login.of(0)))
+        self._login_state = state
+
+    async def _ask_store(self, question: Callable[[], Awaitable[object]]) -> None:
+        """A store that is away may come back; one that is broken, or of another key, stops the start."""
+        with contextlib.suppress(StoreUnavailableError):
+            await question()
+
+    async def listen_as(self, workers: Collection[int]) -> None:
+        """Accept from the sockets of these workers, and from no others."""
+        wanted = {door.of(worker): at for at, door in enumerate(self.doors.listeners) for worker in workers}
+        for sock in [sock for sock in self._servers if sock not in wanted]:
+            self._servers.pop(sock).close()
+        for sock, at in wanted.items():
+            if sock not in self._servers and not self.wire.draining:
+                self._servers[sock] = await self._accept(sock.dup(), self.settings.listeners[at].app)
+
+    async def _accept(self, sock: socket.socket, app: str | None) -> asyncio.AbstractServer:
+        loop, backlog = asyncio.get_running_loop(), listening.BACKLOG
+        if sock.family.name == "AF_UNIX":
+            return await loop.create_unix_server(
+                lambda: Downstream(self.wire, app), sock=sock, backlog=backlog, **_KEEP_NAME
+            )
+        return await loop.create_server(lambda: Downstream(self.wire, app), sock=sock, backlog=backlog)
+
+    # -- configuration ------------------------------------------------------------------------------------------
+
+    def _take(self, settings: Settings) -> None:
+        own = [door.address for door in self.doors.all]
+        corridor = assemble(
+            settings, self.wire, self.broker, self.metrics, observing.access, observing.refused, own, self.clock
+        )
+        old, self._corridor = self._corridor, corridor
+        self.settings = settings
+        self.broker.sessions.life = Life(settings.session_life.idle, settings.session_life.absolute)
+        if self._login_state is not None and settings.login is not None:
+            self._login_state.configure(settings.login, self.providers, settings.providers)
+        self.wire.configure(settings.limits, corridor.proxy)
+        self.metrics.retain([route.name for route in settings.routes])
+        if old is not None:
+            old.close()
+
+    async def reload(self, environ: Mapping[str, str]) -> bool:
+        """Read the file again and take it, whole; on any error keep what is in use and say so."""
+        async with self._reloading:
+            try:
+                new = await asyncio.to_thread(apart.load, self.path, environ)  # thousands of routes take their time
+                prepared = self.prepare(new)
+            except (config.ConfigError, OSError, ValueError) as error:
+                self.reject(str(error))
+                _log.error("configuration_rejected", file=self.path, error=self.error)
+                return False
+            changed = config.changed_routes(self.settings, new)
+            self.commit(prepared)
+            _log.info("configuration_reloaded", file=self.path, changed=list(changed))
+            return True
+
+    def prepare(self, new: Settings) -> Prepared:
+        """Return what is needed to take `new`; raise OSError or ValueError where it cannot be taken."""
+        refuse_fixed(self.settings, new)
+        return Prepared(new, _providers(new, self.providers, self.settings.providers, self.clock))
+
+    def commit(self, prepared: Prepared) -> None:
+        """Take a configuration for all requests to come."""
+        settings, providers = prepared
+        self._retired += [old for name, old in self.providers.items() if providers.get(name) is not old]
+        self.providers = providers
+        self.broker.reconfigure(specs(settings), providers)
+        self._take(settings)
+        self.admin_state.providers = tuple(settings.providers)
+        self.error = ""
+        self.metrics.reloaded(True)
+
+    def reject(self, error: str) -> None:
+        """Keep the configuration in use, and show why: `error` holds no secret."""
+        self.error = error
+        self.metrics.reloaded(False)
+
+    async def watch(self, changed: Callable[[], Awaitable[object]]) -> None:
+        """Call `changed` whenever the files of the configuration in use change."""
+        while True:
+            files = self.settings.files
+            async for _ in changes(files, digest(files)):
+                await changed()
+                if self.settings.files != files:
+                    break
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, let what is under way end, break off what has not ended after `seconds`."""
+        self.wire.draining = True
+        self._drained_by = time.monotonic() + seconds
+        await self.listen_as([])
+        for door in self.doors.listeners:
+            door.close()
+        for downstream in list(self.wire.downstreams):
+            downstream.drain()
+        until = time.monotonic() + seconds
+        while self.wire.downstreams and time.monotonic() < until:  # noqa: ASYNC110 - thousands of ends, one look
+            await asyncio.sleep(0.05)
+        for downstream in list(self.wire.downstreams):
+            downstream.abort()
+        if self._corridor is not None:
+            self._corridor.close()
+
+    async def _land(self) -> None:
+        """Let token requests end in what requests have left of the time: an answer may hold the only refresh token."""
+        await self.broker.close(max(self._drained_by - time.monotonic(), 0.0) + FLIGHTS)
+
+    async def _close_providers(self) -> None:
+        for provider in [*self._retired, *self.providers.values()]:
+            await provider.close()
+
+
+def refuse_fixed(old: Settings, new: Settings) -> None:
+    """Raise `ValueError` where a reload would change what is bound once."""
+    fixed = [name for name in _FIXED if getattr(new, name) != getattr(old, name)]
+    fixed += ["login.bind"] * (_login_bind(new) != _login_bind(old))
+    if fixed:
+        raise ValueError(f"{', '.join(fixed)} cannot change while running: restart")
+
+
+def _login_bind(settings: Settings) -> Address | None:
+    return settings.login.bind if settings.login else None
+
+
+def _providers(
+    settings: Settings,
+    running: Mapping[str, AuthorizationServer],
+    configured: Mapping[str, Any],
+    clock: Callable[[], float],
+) -> dict[str, AuthorizationServer]:
+    """Return the authorization servers; those whose settings are the same go on, with what they know."""
+    return {
+        name: running[name]
+        if name in running and configured[name] == one
+        else AuthorizationServer(one, clock, random.random)
+        for name, one in settings.providers.items()
+    }
