@@ -22,6 +22,7 @@ from sidecar.settings import (
     Destinations,
     Limits,
     Login,
+    ProviderLimit,
     ProviderSettings,
     ProviderTimeout,
     Replay,
@@ -147,6 +148,15 @@ class ProviderTimeoutKeys(Section):
     total: kinds.Duration | None = _key("Time for the whole request.", ProviderTimeout().total)
 
 
+class ProviderLimitKeys(Section):
+    """How much a provider gets to bear."""
+
+    at_once: kinds.Count | None = _key("Requests under way at once; the others wait.", ProviderLimit().at_once)
+    per_second: kinds.Count | None = _key(
+        "Requests in any second, of this instance; at most half of them ahead of need.", ProviderLimit().per_second
+    )
+
+
 class ProviderKeys(Section):
     """An authorization server and our client registration there."""
 
@@ -166,6 +176,7 @@ class ProviderKeys(Section):
     )
     params: Params | None = _key("Extra parameters of every token request to this provider.")
     timeout: ProviderTimeoutKeys | None = _key("How long requests to the provider may take.")
+    limit: ProviderLimitKeys | None = _key("How many requests the provider gets.")
     tls: TlsKeys | None = _key("TLS towards the provider: own authorities, client certificate.")
     insecure: kinds.Switch | None = _key("Allow http:// to this provider beyond loopback.", default=False)
 
