@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from sidecar.gate import Gate, Urgency
 from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Unavailable
 from sidecar.oauth.authorization import read_push
 from sidecar.oauth.client_auth import authenticate
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from sidecar.provider_http import Reply
     from sidecar.settings import ProviderSettings
 
-MAX_REQUESTS = 64
-"""Requests under way at once at one provider; the others wait, within the total timeout."""
 LATE = 20
 """Seconds after the total timeout for which the answer to a renewal is still waited for."""
 RESULTS: dict[type[Outcome], str] = {
@@ -71,23 +70,26 @@ class AuthorizationServer:
         self._discovery = Discovery(settings, self._http.get, clock)
         self._keys = Keys(self._http.get, clock)
         self._pacer = Pacer()
-        self._slots = asyncio.Semaphore(MAX_REQUESTS)
+        self._gate = Gate(settings.limit.at_once, settings.limit.per_second)
         self._reachable: bool | None = None
         self._last_error = ""
 
-    async def token(self, form: Form, *, asked: frozenset[str], late: Late | None = None) -> Outcome:
+    async def token(
+        self, form: Form, *, asked: frozenset[str], late: Late | None = None, urgency: Urgency | None = None
+    ) -> Outcome:
         """Send a token request with the parameters of `form`, for the scope `asked`, and return what came of it.
 
         Takes at most the total timeout; while backing off it answers at once. Raises nothing but CancelledError.
         A request that has timed out is broken off, but with `late`, which is given a task: its result is the answer
         that may come within `LATE` seconds more (one that rotated a refresh token has the only one that is left).
+        `urgency` says whether a caller waits: those requests go first.
         """
         request = Request.of(form)
         refusal = self._pacer.refusal(request, self._clock())
         if refusal is None:
             deadline = self._deadline()
             try:
-                async with asyncio.timeout_at(deadline) as waiting, self._slots:
+                async with asyncio.timeout_at(deadline) as waiting, self._gate.turn(urgency):
                     # Asked again: what had the slot before may have failed.
                     refusal = self._pacer.admit(request, self._clock(), self._jitter())
                     if refusal is None:
@@ -98,12 +100,17 @@ class AuthorizationServer:
         self.requests[BACKED_OFF] += 1
         return refusal
 
+    def resting(self) -> float:
+        """Return the seconds for which no token request is sent, after failures of the whole provider."""
+        until = self._pacer.provider_hold(now := self._clock())
+        return 0.0 if until is None else until - now
+
     async def revoke(self, token: Secret, hint: str) -> bool:
         """Ask for the revocation of `token` (RFC 7009); `hint` is its token_type_hint. False where not confirmed."""
         if self._pacer.provider_hold(self._clock()) is not None:
             return False
         try:
-            async with asyncio.timeout_at(self._deadline()), self._slots:
+            async with asyncio.timeout_at(self._deadline()), self._gate.turn():
                 metadata = await self._discovery.metadata()
                 if not isinstance(metadata, Metadata) or metadata.revocation_endpoint is None:
                     return False
@@ -119,7 +126,7 @@ class AuthorizationServer:
         if until is not None:
             return Unavailable("backing_off", until - now)
         try:
-            async with asyncio.timeout_at(self._deadline()), self._slots:
+            async with asyncio.timeout_at(self._deadline()), self._gate.turn():
                 return await self._push(form)
         except TimeoutError:
             return Unavailable("timeout")

@@ -18,6 +18,7 @@ from sidecar.settings import (
     Listener,
     Login,
     Match,
+    ProviderLimit,
     ProviderSettings,
     ProviderTimeout,
     Replay,
@@ -143,6 +144,7 @@ def _provider(name: str, model: Any, absolute: Callable[[str], str]) -> Provider
         name=name,
         params=tuple((model.params or {}).items()),
         timeout=_with(ProviderTimeout, model.timeout),
+        limit=_with(ProviderLimit, model.limit),
         tls=_tls(model.tls, absolute),
     )
 

@@ -23,9 +23,10 @@ from sidecar.credentials.records import Records, app_name
 from sidecar.credentials.registry import AuthorizationServer, Registry
 from sidecar.credentials.renewal import Renewals
 from sidecar.credentials.sessions import Sessions
-from sidecar.credentials.sight import REST, Kit, Trip, rest_a_while
+from sidecar.credentials.sight import REST, Kit, Reader, Trip, rest_a_while
 from sidecar.credentials.sign_ins import SignIns
 from sidecar.credentials.suspicions import Suspicions
+from sidecar.credentials.tending import Tending
 from sidecar.credentials.writer import STORE_FAULTS, Writer
 from sidecar.errors import Refusal
 from sidecar.model import APPLICATION, TokenKey, TokenSpec
@@ -33,6 +34,7 @@ from sidecar.model import APPLICATION, TokenKey, TokenSpec
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from sidecar.credentials.ahead import Due
     from sidecar.credentials.vault import Vault
     from sidecar.stores.contract import Store
 
@@ -90,7 +92,8 @@ class Broker:
         kit = Kit(self._records, self._memory, self._suspicions, self.counts, clock, jitter, sleep, local)
         self.outages = Outages(kit, store, allowed=local)
         self._writer = Writer(kit, self.outages)
-        self._renewals = Renewals(kit, self._writer, self.outages)
+        self.tending = Tending(kit, self._registry, self._renew_ahead)
+        self._renewals = Renewals(kit, Reader(kit, self.tending.plan), self._writer, self.outages)
         self._flights: Flights[TokenKey, Credential] = Flights()
         self._standing: list[asyncio.Task[None]] = []  # what goes on for as long as the broker
         self._closed = False
@@ -182,7 +185,9 @@ class Broker:
         if bound is None or not key.identity or bound.for_user == (key.identity == APPLICATION):
             raise Refusal("internal")
         if not self._standing:
-            self._standing = [asyncio.create_task(work()) for work in (self._keep_house, self.outages.watch)]
+            self._standing = [
+                asyncio.create_task(work()) for work in (self._keep_house, self.tending.run, self.outages.watch)
+            ]
         if not bound.for_user:
             return Trip(key, bound, app_name(key.fingerprint))
         try:
@@ -211,15 +216,20 @@ class Broker:
     async def _await_flight(self, trip: Trip) -> Credential:
         self._repeat_refusal(trip)
         self.counts.joined += trip.key in self._flights
-        for _ in range(ATTEMPTS):
-            credential = await self._flights.join(trip.key, partial(self._fly, trip))
-            if self._good(credential):  # no longer, where it was rejected or the caller came late to the answer
-                return credential
+        with self._renewals.hurry.waiting((trip.name, trip.provider)):
+            for _ in range(ATTEMPTS):
+                credential = await self._flights.join(trip.key, partial(self._fly, trip))
+                if self._good(credential):  # no longer, where it was rejected or the caller came late to the answer
+                    return credential
         raise Refusal("provider_invalid", retry_after=HOLD)
 
     def _renew_in_background(self, trip: Trip) -> None:
         if not self._closed:
             self._flights.start(trip.key, partial(self._fly, trip._replace(eager=True)))
+
+    async def _renew_ahead(self, due: Due) -> None:
+        trip = (await self._trip(due.key))._replace(eager=True, ahead=due.order)
+        await self._flights.join(due.key, partial(self._fly, trip))
 
     async def _fly(self, trip: Trip) -> Credential:
         try:
@@ -260,10 +270,14 @@ class Broker:
             self._memory.doubt()
 
     def _work(self) -> list[asyncio.Task[Any]]:
-        return [*self._flights.tasks(), *self._renewals.late.values(), *self._writer.kept.values()]
+        return [
+            *self._flights.tasks(),
+            *self.tending.tasks(),
+            *self._renewals.late.values(),
+            *self._writer.kept.values(),
+        ]
 
     async def _keep_house(self) -> None:
-        """Renewal ahead of need, for sessions in use, belongs here."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_EVERY)
             with suppress(Refusal):  # the store is away: next time

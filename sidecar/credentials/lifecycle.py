@@ -35,6 +35,7 @@ from sidecar.model import Granted, GrantRefused, Outcome, Secret, Token
 
 EARLY_SHARE, EARLY_MOST = 0.2, 60.0
 LEEWAY_SHARE, LEEWAY_MOST = 0.05, 2.0
+AHEAD_FROM, AHEAD_BY = 0.6, 0.9
 SKEW_SHARE, SKEW_MOST = 0.2, 30.0
 
 
@@ -70,6 +71,16 @@ class Held:
 def stale_at(token: Token, jitter: float) -> float:
     """Return when renewal begins: min(60 s, 20 % of life) before the expiry, times `jitter` (1 to 1.25)."""
     return token.expires_at - min(EARLY_MOST, EARLY_SHARE * max(token.life, 0.0)) * jitter
+
+
+def ahead_at(token: Token, spread: float) -> float:
+    """Return when a token in use is renewed ahead of need: from 60 % of its life on, by 90 % and before it goes stale.
+
+    `spread` (0 to 1) is where in that time.
+    """
+    first = token.requested_at + AHEAD_FROM * token.life
+    last = min(token.requested_at + AHEAD_BY * token.life, stale_at(token, 1.25))
+    return first + spread * max(last - first, 0.0)
 
 
 def dead_at(token: Token) -> float:

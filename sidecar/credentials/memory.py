@@ -159,8 +159,11 @@ class Memory:
         if self._entries.get(name) is not entry or entry.epoch != epoch:
             return False
         fingerprint = credential.key.fingerprint
+        before = entry.credential(fingerprint)
+        if before is not None and before.order == credential.order:
+            credential.used_at = before.used_at
         if entry.sure:
-            entry.put_aside(entry.credential(fingerprint))
+            entry.put_aside(before)
         else:
             self._clear(entry)  # all are of a state that was not read again
         entry.credentials = (*entry.credentials, credential)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
+    from sidecar.gate import Urgency
     from sidecar.model import Form, Outcome, Secret, TokenSpec
 
 
@@ -22,9 +23,17 @@ class AuthorizationServer(Protocol):
     """What is asked of `provider.AuthorizationServer`. Neither method raises."""
 
     async def token(
-        self, form: Form, *, asked: frozenset[str], late: Callable[[asyncio.Task[Outcome]], None] | None = None
+        self,
+        form: Form,
+        *,
+        asked: frozenset[str],
+        late: Callable[[asyncio.Task[Outcome]], None] | None = None,
+        urgency: Urgency | None = None,
     ) -> Outcome:
         """Send a token request for the scope `asked`; `late` is given the answer that comes after the timeout."""
+
+    def resting(self) -> float:
+        """Return the seconds for which no token request is sent, after failures."""
 
     async def revoke(self, token: Secret, hint: str) -> bool:
         """Ask for the revocation of a token (RFC 7009)."""
@@ -68,6 +77,12 @@ class Registry:
     def bound(self, fingerprint: str) -> Bound | None:
         """Return the spec with this fingerprint."""
         return self._known.get(fingerprint)
+
+    def resting(self, provider: str) -> bool:
+        """Say whether the server of a provider takes no token requests just now, or is gone from the configuration."""
+        home = self._homes.get(provider)
+        server = self._servers.get((provider, home)) if home is not None else None
+        return server is None or server.resting() > 0
 
     def home(self, provider: str) -> str | None:
         """Return the issuer and client of a provider; None where no route uses it."""

@@ -20,6 +20,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+from sidecar.credentials.hurry import Hurry
 from sidecar.credentials.lifecycle import Plan, Verdict, dead_at, settle
 from sidecar.credentials.session_record import Chain, SessionRecord, renewed, rotated, serves
 from sidecar.credentials.sight import REST, Kit, Reader, Sight, Trip, live_chain
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sidecar.credentials.memory import Credential
     from sidecar.credentials.outage import Outages
     from sidecar.credentials.records import Loaded
+    from sidecar.gate import Urgency
     from sidecar.stores.contract import Lease
 
 ROUNDS = 8
@@ -45,9 +47,10 @@ _NEEDS_USER = frozenset({"interaction_required", "login_required", "consent_requ
 class Renewals:
     """Flights over one store."""
 
-    def __init__(self, kit: Kit, writer: Writer, outages: Outages) -> None:
+    def __init__(self, kit: Kit, reader: Reader, writer: Writer, outages: Outages) -> None:
         self._kit = kit
-        self._reader = Reader(kit)
+        self._reader = reader
+        self.hurry = Hurry()
         self._writer = writer
         self._outages = outages
         self.late: dict[tuple[str, str], asyncio.Task[None]] = {}  # by record and provider
@@ -113,7 +116,9 @@ class Renewals:
         if lease is not None and lease.lost:
             return None
         late: list[asyncio.Task[Outcome]] = []
-        outcome, planned = await self._ask(trip, sight, late)
+        with self.hurry.asking((trip.name, trip.provider)) as urgency:
+            urgency.urgent |= not trip.eager
+            outcome, planned = await self._ask(trip, sight, late, urgency)
         if late:
             self._follow(trip, sight, late[0], lock.pop_all())
         return await self._settle(trip, sight, outcome, planned, lock)
@@ -126,7 +131,9 @@ class Renewals:
                 raise
             return None
 
-    async def _ask(self, trip: Trip, sight: Sight, late: list[asyncio.Task[Outcome]]) -> tuple[Outcome, Plan]:
+    async def _ask(
+        self, trip: Trip, sight: Sight, late: list[asyncio.Task[Outcome]], urgency: Urgency
+    ) -> tuple[Outcome, Plan]:
         """Send the token request, a second one where the first says that only minting is left.
 
         An answer that is still to come, of a request that has timed out, is put into `late`.
@@ -135,11 +142,11 @@ class Renewals:
         self._kit.counts.renewals[_cause(sight)] += 1
         if sight.held.refresh_token is not None:
             form = grant.renew(spec, sight.held.refresh_token)
-            outcome = await server.token(form, asked=spec.scopes, late=late.append)
+            outcome = await server.token(form, asked=spec.scopes, late=late.append, urgency=urgency)
             if settle(outcome, planned, sight.held, self._kit.clock(), grant.MINTS) is not Verdict.RETRY_AS_MINT:
                 return outcome, planned
             planned = Plan.MINT
-        return await server.token(grant.mint(spec), asked=spec.scopes), planned
+        return await server.token(grant.mint(spec), asked=spec.scopes, urgency=urgency), planned
 
     def _follow(self, trip: Trip, sight: Sight, late: asyncio.Task[Outcome], lock: AsyncExitStack) -> None:
         """Keep the chain's lock until the late answer has come and is stored: nobody spends the old refresh token."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sidecar.credentials.registry import Bound
     from sidecar.credentials.session_record import Bought, Chain, Order
     from sidecar.credentials.suspicions import Suspicions
-    from sidecar.model import TokenKey
+    from sidecar.model import Token, TokenKey
 
 REST = 5.0
 """Seconds for which a valid token is used without trying to renew it, after a renewal failed."""
@@ -86,8 +86,9 @@ class Sight:
 class Reader:
     """Sights of one store."""
 
-    def __init__(self, kit: Kit) -> None:
+    def __init__(self, kit: Kit, planned: Callable[[Trip, Credential, Token], None]) -> None:
         self._kit = kit
+        self._planned = planned  # hears of every credential that is at hand
 
     async def look(self, trip: Trip) -> Sight:
         """Read and plan. An application's record is taken for missing where the store is away."""
@@ -123,7 +124,10 @@ class Reader:
             fresh_until = credential.fresh_until
             rest_a_while(credential, self._kit.clock(), rest)
             credential.fresh_until = max(credential.fresh_until, fresh_until)
-        return credential if self._kit.memory.adopt(trip.name, sight.entry, sight.epoch, credential) else None
+        if not self._kit.memory.adopt(trip.name, sight.entry, sight.epoch, credential):
+            return None
+        self._planned(trip, credential, bought.token)
+        return credential
 
     def recall(self, trip: Trip) -> Sight | None:
         """Return what is known without the store, where the chain's refresh token is this process's own."""

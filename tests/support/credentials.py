@@ -66,9 +66,11 @@ class Server:
         self.gate = asyncio.Event()
         self.gate.set()
         self.latency = 0
+        self.rest = 0.0
         self.tardy = False  # every request times out, and its answer comes when the gate opens
         self.script: deque[Outcome | None] = deque()
         self.forms: list[dict[str, str]] = []
+        self.urgent: list[bool] = []  # by request: whether it was, when it came
         self.revoked: list[str] = []
         self.spent: Counter[str] = Counter()
         self.families: dict[str, Family] = {}
@@ -96,9 +98,10 @@ class Server:
         }
         return {name: value for name, value in {**response, **members}.items() if value is not None}
 
-    async def token(self, form: Form, *, asked: frozenset[str], late: Any = None) -> Outcome:
+    async def token(self, form: Form, *, asked: frozenset[str], late: Any = None, urgency: Any = None) -> Outcome:
         requested_at = self.clock()
         self.forms.append(dict(form))
+        self.urgent.append(urgency is None or urgency.urgent)
         if self.tardy:
             late(asyncio.get_running_loop().create_task(self._in_the_end(form, asked, requested_at)))
             return Unavailable("timeout")
@@ -110,6 +113,9 @@ class Server:
             await asyncio.sleep(0)
         scripted = self.script.popleft() if self.script else None
         return scripted if scripted is not None else self._answer(dict(form), asked, requested_at)
+
+    def resting(self) -> float:
+        return self.rest
 
     async def revoke(self, token: Secret, hint: str) -> bool:
         assert hint == "refresh_token"

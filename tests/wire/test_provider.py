@@ -18,8 +18,8 @@ import pytest
 
 from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Token, Unavailable
 from sidecar.oauth.metadata import MetadataError
-from sidecar.provider import MAX_REQUESTS, AuthorizationServer, ProviderState
-from sidecar.settings import ProviderSettings, ProviderTimeout
+from sidecar.provider import AuthorizationServer, ProviderState
+from sidecar.settings import ProviderLimit, ProviderSettings, ProviderTimeout
 from tests.support.authorization_server import LEGACY, POST, PUBLIC
 from tests.support.scripted_server import Received, ScriptedServer, always, response, token, until
 
@@ -36,6 +36,7 @@ FORM: Form = [
     ("resource", "https://r2"),
 ]
 ASKED = frozenset("a")
+AT_ONCE = ProviderLimit().at_once
 CANARY = "canary-s3cret"
 
 
@@ -401,7 +402,7 @@ async def test_a_provider_that_comes_back_is_not_fallen_upon() -> None:
         assert most == 1
         served = await asyncio.gather(*(ask(idp, session()) for _ in range(300)))
         assert all(isinstance(outcome, Granted) for outcome in served)
-    assert 2 <= most <= MAX_REQUESTS
+    assert 2 <= most <= AT_ONCE
 
 
 async def test_requests_behind_a_failure_do_not_each_find_out() -> None:
@@ -410,7 +411,7 @@ async def test_requests_behind_a_failure_do_not_each_find_out() -> None:
         started = time.perf_counter()
         outcomes = await asyncio.gather(*(ask(idp) for _ in range(200)))
     assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
-    assert len(scripted.requests) <= MAX_REQUESTS
+    assert len(scripted.requests) <= AT_ONCE
     assert time.perf_counter() - started < 3
     assert idp.state().last_error == "timeout"
 
@@ -422,8 +423,8 @@ async def test_nobody_waits_for_a_slot_to_hear_a_known_refusal() -> None:
         assert await ask(idp) == ClientRefused("invalid_scope")
         scripted.script = silence
         other = [("grant_type", "client_credentials"), ("scope", "b")]
-        waiting = [asyncio.create_task(ask(idp, other)) for _ in range(MAX_REQUESTS)]
-        await until(lambda: len(scripted.requests) == MAX_REQUESTS + 1)
+        waiting = [asyncio.create_task(ask(idp, other)) for _ in range(AT_ONCE)]
+        await until(lambda: len(scripted.requests) == AT_ONCE + 1)
         started = time.perf_counter()
         assert await ask(idp) == ClientRefused("invalid_scope")
         assert time.perf_counter() - started < 0.5
@@ -440,7 +441,7 @@ async def test_a_slow_provider_leaves_another_alone() -> None:
         client(settings(slow.url)) as hanging,
         client(settings(fast.url)) as quick,
     ):
-        waiting = [asyncio.create_task(ask(hanging)) for _ in range(MAX_REQUESTS + 10)]
+        waiting = [asyncio.create_task(ask(hanging)) for _ in range(AT_ONCE + 10)]
         await asyncio.sleep(0.1)
         started = time.perf_counter()
         assert isinstance(await ask(quick), Granted)
@@ -456,8 +457,8 @@ async def test_a_slow_provider_leaves_another_alone() -> None:
 async def test_a_cancelled_request_passes_the_cancellation_on_and_frees_its_slot() -> None:
     """A leaving caller is not an outcome, and costs nobody else a slot."""
     async with ScriptedServer(silence) as scripted, client(settings(scripted.url)) as idp:
-        tasks = [asyncio.create_task(ask(idp)) for _ in range(MAX_REQUESTS)]
-        await until(lambda: len(scripted.requests) == MAX_REQUESTS)
+        tasks = [asyncio.create_task(ask(idp)) for _ in range(AT_ONCE)]
+        await until(lambda: len(scripted.requests) == AT_ONCE)
         for task in tasks:
             task.cancel()
         gone = await asyncio.gather(*tasks, return_exceptions=True)

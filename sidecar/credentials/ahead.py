@@ -1,0 +1,80 @@
+"""Renewal ahead of need: which tokens are renewed before they go stale, and when.
+
+Decides only: `due` hands out keys, the broker renews them. A token is renewed ahead if it was used since it was
+obtained; so a session that nobody uses any more costs one renewal and then none. The times are spread over a part of
+the token's life (`lifecycle.ahead_at`): sessions that were signed in together do not expire together. One heap for each
+provider, no timers; a provider that rests costs one look, however many wait for it.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sidecar.credentials.memory import Credential
+    from sidecar.credentials.session_record import Order
+    from sidecar.model import TokenKey
+
+AT_ONCE = 16
+"""Renewals ahead of need under way at once, for each provider."""
+SHORTEST = 30.0
+"""Seconds of life that a token needs to be worth it."""
+AGAIN = 30.0
+"""Seconds after which one that came to nothing is tried again, and as much more by chance."""
+
+
+class Due(NamedTuple):
+    """A token to renew: the one of `key` at this place in time."""
+
+    key: TokenKey
+    order: Order
+
+
+class Ahead:
+    """What is to be renewed ahead, by provider."""
+
+    def __init__(self) -> None:
+        self._heaps: dict[str, list[tuple[float, int, TokenKey]]] = {}
+        self._planned: dict[TokenKey, tuple[float, Order]] = {}
+        self._numbers = count()
+        self.under_way: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._planned)
+
+    def plan(self, provider: str, credential: Credential, at: float) -> None:
+        """Look at a token again at the time `at`, unless that is planned already."""
+        before = self._planned.get(credential.key)
+        if before is None or before[1] != credential.order:
+            self._planned[credential.key] = (at, credential.order)
+            heappush(self._heaps.setdefault(provider, []), (at, next(self._numbers), credential.key))
+
+    def providers(self) -> list[str]:
+        """Return the providers whose tokens are planned."""
+        return list(self._heaps)
+
+    def due(self, provider: str, now: float) -> Iterator[Due]:
+        """Give the tokens whose time has come, as long as there is room for one more."""
+        heap = self._heaps.get(provider, [])
+        while heap and heap[0][0] <= now and self.under_way.get(provider, 0) < AT_ONCE:
+            at, _, key = heappop(heap)
+            planned = self._planned.get(key)
+            if planned is not None and planned[0] == at:
+                del self._planned[key]
+                yield Due(key, planned[1])
+        if not heap:
+            self._heaps.pop(provider, None)
+
+    def begun(self, provider: str) -> None:
+        """Take note that a renewal is under way."""
+        self.under_way[provider] = self.under_way.get(provider, 0) + 1
+
+    def ended(self, provider: str) -> None:
+        """Take note that it has ended."""
+        self.under_way[provider] -= 1
+        if not self.under_way[provider]:
+            del self.under_way[provider]
