@@ -9,6 +9,7 @@ from sidecar.headers import RequestRules, ResponseRules
 from sidecar.lane import Lane, Shared
 from sidecar.model import TokenSpec
 from sidecar.proxy import Proxy
+from sidecar.wire.capacity import connections_for, descriptors
 from sidecar.wire.dial import Dialler
 from sidecar.wire.pool import Pool
 
@@ -68,6 +69,7 @@ def assemble(
         clock,
         settings.login,
         refused,
+        max(1, connections_for(settings.limits.connections, descriptors()) * 3 // 4),
     )
     lanes = [
         Lane(

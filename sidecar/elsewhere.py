@@ -30,6 +30,7 @@ class Elsewhere:
     """The errand of requests without a route."""
 
     body_limit = 0
+    longest_body: int | None = None
     timeout = UpstreamTimeout()
 
     def __init__(
@@ -57,6 +58,7 @@ class Elsewhere:
         if self._settings.unmatched != "forward" or target.form != "absolute":
             raise Refusal("no_route", "No route matches the host and path of this request.")
         lane = exchange.errand = self._lane(Origin(target.scheme, target.host, target.port))
+        lane.under_way += 1
         lane.drive(exchange, lane.prepare(exchange.head, exchange.downstream.peer))
 
     def tunnel(self, exchange: Exchange, target: Target) -> None:

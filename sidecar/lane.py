@@ -7,6 +7,7 @@ decides: take a credential, send the request with it, judge a 401, answer a refu
 from __future__ import annotations
 
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ from sidecar.credentials.broker import StillRejectedError
 from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, Changes, RequestRules, ResponseRules, one_hop_less, wants_upgrade
 from sidecar.model import APPLICATION, Caller, Target, TokenKey
+from sidecar.wire.exchange import too_large
 from sidecar.wire.problem import new_request_id, problem
 
 if TYPE_CHECKING:
@@ -54,14 +56,15 @@ class Shared(NamedTuple):
     clock: Callable[[], float] = time.time  # seconds since the epoch
     login: Login | None = None  # the sidecar's own sign-in
     refused: Callable[[Exchange, Refusal, str], None] | None = None  # writes the line of a refusal: its route last
+    most_requests: int = sys.maxsize  # of one route under way at once, where the route does not say
 
 
 class Lane:
     """A route of the configuration with everything that its requests need."""
 
     __slots__ = (
-        "_base", "_host", "_prefix", "_shared", "_strip", "body_limit", "fingerprint", "match", "pool",
-        "response_rules", "route", "rules", "tally", "timeout", "token",
+        "_base", "_host", "_most", "_prefix", "_shared", "_strip", "body_limit", "fingerprint", "longest_body",
+        "match", "pool", "response_rules", "route", "rules", "tally", "timeout", "token", "under_way",
     )  # fmt: skip
 
     def __init__(self, route: Route, shared: Shared, pool: Pool, rules: RequestRules, tally: RouteTally) -> None:
@@ -74,6 +77,9 @@ class Lane:
         self.timeout = route.timeout
         self.token = route.as_ != "none"
         self.body_limit = route.replay.body_limit if self.token else 0
+        self.longest_body = route.body_limit
+        self.under_way = 0  # requests that were given to this lane and are not over
+        self._most = route.requests or shared.most_requests
         self.fingerprint = route.spec.fingerprint if route.spec else ""
         self._shared = shared
         self._host = route.upstream.authority.encode("ascii")
@@ -99,6 +105,10 @@ class Lane:
 
     def drive(self, exchange: Exchange, prepared: Prepared) -> None:
         """Take the credential and send the request: at once if the token is at hand, else when it is."""
+        if self.under_way > self._most:
+            raise Refusal("overloaded", "Too many requests of this route are under way.", retry_after=1)
+        if self.longest_body is not None and exchange.framing.length > self.longest_body:
+            raise too_large(self.longest_body)
         exchange.upgrade = prepared.upgrade
         exchange.key = key = prepared.key
         if key is None:
@@ -127,6 +137,7 @@ class Lane:
 
     def over(self, exchange: Exchange) -> None:
         """Count the exchange and write its line."""
+        self.under_way -= 1
         if exchange.status:
             self.tally.answered(exchange.status, time.perf_counter() - exchange.began)
         if self._shared.access is not None:

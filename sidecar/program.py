@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -25,7 +24,7 @@ from sidecar.credentials.sessions import Life
 from sidecar.credentials.vault import Vault, key_ring, load_pepper
 from sidecar.errors import StoreUnavailableError
 from sidecar.metrics import Metrics, Readers
-from sidecar.provider import AuthorizationServer
+from sidecar.reloading import Prepared, providers_of, refuse_fixed
 from sidecar.stores import open_store
 from sidecar.wire.context import Wire
 from sidecar.wire.downstream import Downstream
@@ -39,20 +38,13 @@ if TYPE_CHECKING:
     from sidecar.admin.state import AdminState
     from sidecar.listening import Doors
     from sidecar.login.state import LoginState
+    from sidecar.provider import AuthorizationServer
     from sidecar.settings import Address, Settings
 
 _log = structlog.get_logger()
 
 FLIGHTS = 4.0  # seconds more for token requests under way, and for what they bring to be stored
-_FIXED = ("listeners", "admin", "store", "workers")  # parts of the configuration that are bound once
 _KEEP_NAME: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # other processes listen there too
-
-
-class Prepared(NamedTuple):
-    """A configuration that can be taken at once, and the authorization servers that it needs."""
-
-    settings: Settings
-    providers: dict[str, AuthorizationServer]
 
 
 class Program:
@@ -80,7 +72,7 @@ class Program:
         self.metrics = Metrics(clock)
         self.wire.refused = self.metrics.refused
         self.store = open_store(settings.store.url.reveal())
-        self.providers = _providers(settings, {}, {}, clock)
+        self.providers = providers_of(settings, {}, {}, clock)
         self.stopped = asyncio.Event()
         self.error = ""
         self._doors = doors
@@ -222,7 +214,7 @@ class Program:
     def prepare(self, new: Settings) -> Prepared:
         """Return what is needed to take `new`; raise OSError or ValueError where it cannot be taken."""
         refuse_fixed(self.settings, new)
-        return Prepared(new, _providers(new, self.providers, self.settings.providers, self.clock))
+        return Prepared(new, providers_of(new, self.providers, self.settings.providers, self.clock))
 
     def commit(self, prepared: Prepared) -> None:
         """Take a configuration for all requests to come."""
@@ -275,30 +267,3 @@ class Program:
     async def _close_providers(self) -> None:
         for provider in [*self._retired, *self.providers.values()]:
             await provider.close()
-
-
-def refuse_fixed(old: Settings, new: Settings) -> None:
-    """Raise `ValueError` where a reload would change what is bound once."""
-    fixed = [name for name in _FIXED if getattr(new, name) != getattr(old, name)]
-    fixed += ["login.bind"] * (_login_bind(new) != _login_bind(old))
-    if fixed:
-        raise ValueError(f"{', '.join(fixed)} cannot change while running: restart")
-
-
-def _login_bind(settings: Settings) -> Address | None:
-    return settings.login.bind if settings.login else None
-
-
-def _providers(
-    settings: Settings,
-    running: Mapping[str, AuthorizationServer],
-    configured: Mapping[str, Any],
-    clock: Callable[[], float],
-) -> dict[str, AuthorizationServer]:
-    """Return the authorization servers; those whose settings are the same go on, with what they know."""
-    return {
-        name: running[name]
-        if name in running and configured[name] == one
-        else AuthorizationServer(one, clock, random.random)
-        for name, one in settings.providers.items()
-    }

@@ -51,6 +51,7 @@ class Proxy:
                 self._elsewhere.forward(exchange, target)
                 return
             errand = exchange.errand = lane
+            lane.under_way += 1
             prepared = lane.prepare(head, exchange.downstream.peer)
             check_path(target, lane)
             if head.method in RETURNING:

@@ -173,6 +173,8 @@ class Route:
     grant: str | None = None  # "client_credentials" | "session" | …; None where as_ is "none"
     spec: TokenSpec | None = None
     allow: frozenset[str] | None = None  # app names; None: the default of the design
+    body_limit: int | None = None  # bytes of a request's body
+    requests: int | None = None  # most under way at once; None: three quarters of `limits.connections`
     header: str = "Authorization"
     scheme: str = "Bearer"
     replay: Replay = Replay()
@@ -187,8 +189,10 @@ class Limits:
     target: int = 8 * KIB
     head_timeout: float = 10.0
     idle_timeout: float = 75.0
+    body_rate: int = 16  # bytes a second that a request's body brings at least, over each idle_timeout; 0: any
     connections: int = 10_000
     replay_memory: int = 64 * MIB
+    memory: int | None = None  # bytes of resident memory above which new work is refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,20 @@ Size = Annotated[int, Reads(units.size, units.SIZE, _number("64KiB", r"^[0-9.]+ 
 Count = Annotated[
     int, Reads(units.count, units.COUNT, {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, REFERENCE]})
 ]
-Rate = Annotated[int, Reads(units.rate, units.RATE, _number("16", r"^[0-9.]+ ?([KMG]i?)?B?$"))]
+Rate = Annotated[
+    int,
+    Reads(
+        units.rate,
+        units.RATE,
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9.]+ ?([KMG]i?)?B?$"},
+                REFERENCE,
+            ]
+        },
+    ),
+]
 Switch = Annotated[bool, Reads(units.switch, units.SWITCH, {"anyOf": [{"type": "boolean"}, REFERENCE]})]
 Bind = Annotated[Address, Reads(addresses.bind, addresses.BIND, _STRING)]
 HostPattern = Annotated[addresses.Place, Reads(addresses.pattern, addresses.HOST, _STRING)]

@@ -17,6 +17,7 @@ LARGEST = 2**40
 MOST = 10**9
 DURATION = "a duration such as 500ms, 2s, 5m or 1h"
 SIZE = "a size such as 512, 64KiB, 64KB or 1MiB"
+RATE = "a number of bytes a second such as 16 or 1KiB, or 0"
 COUNT = "a whole number above 0, such as 100"
 SWITCH = "true or false"
 MOST_WORKERS = 256
@@ -40,6 +41,11 @@ def size(text: str) -> int:
     if exact != int(exact):
         raise Misfit(hint="this is not a whole number of bytes")
     return int(_within(exact, LARGEST, SIZE))
+
+
+def rate(text: str) -> int:
+    """Return bytes a second, as `size` reads them; 0 for any."""
+    return 0 if text == "0" else size(text)
 
 
 def count(text: str) -> int:

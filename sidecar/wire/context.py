@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol
 
+from sidecar.wire import capacity
 from sidecar.wire.dial import Resolvers
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 NEVER = math.inf
 TICK = 0.1  # seconds: how much later than asked a deadline may fire
+STALL = 1.0  # seconds that a tick is late by before that counts as a standstill of this process
+LOOK = 1.0  # seconds between two looks at the memory in use
 
 
 class Timed(Protocol):
@@ -32,14 +35,18 @@ class Timed(Protocol):
 class Deadlines:
     """One timer for all connections: a request sets a number instead of making and cancelling timers.
 
-    `now` is the event loop's time at the last tick, in seconds.
+    `now` is the event loop's time at the last tick, in seconds. `stalled` is told how long the loop stood still: the
+    process was stopped, or something blocked it. Then nobody else was slow: what has come meanwhile is read first.
+    `ticked` is called at each tick.
     """
 
-    __slots__ = ("_handle", "_live", "_loop", "now")
+    __slots__ = ("_handle", "_live", "_loop", "now", "stalled", "ticked")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._live: set[Timed] = set()
+        self.stalled: Callable[[float], None] = lambda _seconds: None
+        self.ticked: Callable[[float], None] = lambda _now: None
         self.now = loop.time()
         self._handle = loop.call_later(TICK, self._tick)
 
@@ -53,11 +60,16 @@ class Deadlines:
         self._handle.cancel()
 
     def _tick(self) -> None:
+        late = self._loop.time() - self.now - TICK
         self.now = now = self._loop.time()
+        self._handle = self._loop.call_later(TICK, self._tick)  # first: no failure below ends the ticking
+        if late > STALL:
+            self.stalled(late)
+            return
         for timed in [timed for timed in self._live if timed.deadline <= now]:
             timed.deadline = NEVER
             timed.expire()
-        self._handle = self._loop.call_later(TICK, self._tick)
+        self.ticked(now)
 
 
 class Entrance(Protocol):
@@ -71,20 +83,31 @@ class Entrance(Protocol):
 
 
 class Wire:
-    """The context of one process. `begin` is called with each request that arrives; None while it starts."""
+    """The context of one process.
+
+    `begin` is called with each request that arrives; None while the process starts, or uses more memory than it may.
+    `strained` is told of the latter's beginning and end. Of `most_connections` each can have one to an upstream.
+    """
 
     __slots__ = (
-        "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop", "outgoing",
-        "refused", "replay_memory", "requests", "resolvers", "responses", "upstreams",
+        "_above", "_begin", "_next_look", "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop",
+        "most_connections", "outgoing", "refused", "replay_memory", "requests", "resolvers", "responses", "strained",
+        "upstreams",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.loop = loop
         self.limits = limits
         self.begin: Callable[[Exchange], None] | None = None
+        self.strained: Callable[[bool], None] = lambda _above: None
+        self.most_connections = limits.connections
+        self._above: Callable[[], bool] = lambda: False
+        self._begin: Callable[[Exchange], None] | None = None
+        self._next_look = 0.0
         self.requests: Hearing
         self.responses: Hearing
         self.deadlines = Deadlines(loop)
+        self.deadlines.ticked = self._measure
         self.resolvers = Resolvers()
         self.downstreams: set[Downstream] = set()
         self.outgoing: set[object] = set()  # both ends of our upstream connections: who calls on one is us
@@ -97,10 +120,23 @@ class Wire:
     def configure(self, limits: Limits, entrance: Entrance) -> None:
         """Let new requests in by another entrance; those under way keep theirs."""
         self.limits = limits
-        self.begin = entrance.begin
+        self.most_connections = capacity.connections_for(limits.connections, capacity.descriptors())
+        self._above = capacity.memory_check(limits.memory)
+        self._begin = self.begin = entrance.begin
         self.requests = entrance.requests
         self.responses = entrance.responses
 
     def may_keep(self, size: int = 0) -> bool:
         """Say whether the replay memory has room for `size` bytes more."""
         return self.replay_memory + size <= self.limits.replay_memory
+
+    def _measure(self, now: float) -> None:
+        """Look at the memory in use: above the limit nothing new begins, until enough of it is free again."""
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK
+        above = self._above()
+        if above == (self.begin is None) or self._begin is None:
+            return
+        self.begin = None if above else self._begin
+        self.strained(above)

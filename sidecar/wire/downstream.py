@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from sidecar.wire.upstream import Upstream
 
 _END = b"\r\n\r\n"
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 section 5.6.2
 LINGER = 2.0  # seconds to let a caller read our answer while it still sends
+MOST_REFUSED = 64  # connections beyond the limit that are being told so
 HALF_CLOSED_PATIENCE = 0.8  # seconds between two pieces of a response for a caller that has closed its side
 
 
@@ -35,8 +37,9 @@ class Downstream(asyncio.Protocol):
     """One connection. `app` is the application that the listener belongs to."""
 
     __slots__ = (
-        "_app", "_at", "_blocked", "_buffer", "_half_closed", "_lingering", "_looked", "_ours", "_paused", "_reader",
-        "_reading", "_transport", "_tunnelled", "_unwritten", "deadline", "exchange", "keep_alive", "peer", "wire",
+        "_app", "_at", "_blocked", "_brought", "_buffer", "_half_closed", "_judged", "_lingering", "_looked", "_ours",
+        "_paused", "_reader", "_reading", "_transport", "_tunnelled", "_unwritten", "deadline", "exchange",
+        "keep_alive", "peer", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, app: str | None) -> None:
@@ -46,6 +49,8 @@ class Downstream(asyncio.Protocol):
         self._buffer = b""
         self._at = 0  # where the next message starts in the buffer
         self._reader: BodyReader | None = None
+        self._brought = 0  # bytes of body since the pace was last judged
+        self._judged = NEVER  # when it is judged next
         self._looked = 0  # up to where the buffer has been searched for the end of a head
         self._paused = False  # reading
         self._blocked = False  # writing: the caller does not read
@@ -106,7 +111,8 @@ class Downstream(asyncio.Protocol):
         """Read on, unless the bytes of a next request are waiting already."""
         if self._reader is not None:
             if self._paused:
-                self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+                self.deadline = self._judged = self.wire.deadlines.now + self.wire.limits.idle_timeout
+                self._brought = 0
             self._unpause()
         elif not self._buffer or self.exchange is None:
             self._unpause()
@@ -146,7 +152,10 @@ class Downstream(asyncio.Protocol):
         wire.downstreams.add(self)
         wire.deadlines.add(self)
         self.deadline = wire.deadlines.now + wire.limits.head_timeout
-        if len(wire.downstreams) > wire.limits.connections:
+        surplus = len(wire.downstreams) - wire.most_connections
+        if surplus > MOST_REFUSED:
+            self.abort()  # those that are being told already hold all that there is for it
+        elif surplus > 0:
             self._answer_and_close(Refusal("overloaded", "Too many connections.", retry_after=1, close=True))
 
     def data_received(self, data: bytes) -> None:
@@ -291,7 +300,8 @@ class Downstream(asyncio.Protocol):
         self.exchange = exchange = Exchange(self, head, framing)
         if not exchange.complete:
             self._reader = body.reader(framing)
-            self.deadline = self.wire.deadlines.now + limits.idle_timeout
+            self.deadline = self._judged = self.wire.deadlines.now + limits.idle_timeout
+            self._brought = 0
         self._begin(exchange)
         if self._reader is not None and self.exchange is exchange and self._at < len(buffer):
             rest = buffer[self._at :]
@@ -303,7 +313,7 @@ class Downstream(asyncio.Protocol):
     def _begin(self, exchange: Exchange) -> None:
         begin = self.wire.begin
         if begin is None:
-            self._answer_and_close(Refusal("overloaded", "The sidecar is starting.", retry_after=1, close=True))
+            self._answer_and_close(Refusal("overloaded", "No memory is left.", retry_after=1, close=True))
             return
         try:
             begin(exchange)
@@ -349,8 +359,11 @@ class Downstream(asyncio.Protocol):
             return
         if not self._paused:
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+        self._brought += len(piece.data)
         exchange.request_data(piece.data)
         if not piece.done:
+            if self.wire.deadlines.now >= self._judged:
+                self._judge_rate(exchange)
             return
         self._reader = None
         if not self._blocked:
@@ -363,6 +376,14 @@ class Downstream(asyncio.Protocol):
             exchange.request_end(reader.trailers)
             if self._buffer and self.exchange is not None:
                 self.pause()
+
+    def _judge_rate(self, exchange: Exchange) -> None:
+        """Refuse a body that trickles. One whose response has begun is a conversation, and takes its time."""
+        limits = self.wire.limits
+        if self._brought < limits.body_rate * limits.idle_timeout and not exchange.responded and not self._paused:
+            self.expire()
+        self._judged = self.wire.deadlines.now + limits.idle_timeout
+        self._brought = 0
 
     def _body_broken(self, exchange: Exchange) -> None:
         """The upstream must not take what it has for a whole request, and nothing after it is a request of ours."""
@@ -394,7 +415,7 @@ class Downstream(asyncio.Protocol):
 
 def _hopeless(buffer: bytes, start: int, new: int) -> bool:
     """Say whether an incomplete head can never become a request: a wrong first byte, or a bare LF at `new` or later."""
-    if not buffer[start : start + 1].isalpha():
+    if buffer[start] not in _TOKEN:
         return True
     return buffer.count(b"\n", new) != buffer.count(b"\r\n", max(start, new - 1))
 

@@ -40,7 +40,8 @@ class Errand(Protocol):
     rules: RequestRules
     response_rules: ResponseRules
     timeout: UpstreamTimeout
-    body_limit: int
+    body_limit: int  # bytes kept for a second try
+    longest_body: int | None  # bytes that a request's body may have
 
     def responded(self, exchange: Exchange, head: ResponseHead) -> bool:
         """Look at a final response head; True holds the response back until `resume` or `send` is called."""
@@ -73,6 +74,7 @@ class Exchange:
 
     _kept: list[bytes] | None = None  # the body so far
     _kept_size = 0
+    _size = 0  # of a chunked body so far, where it is limited
     _whole = True  # whether all of the body that came is kept
     _upstream: Upstream | None = None
     _task: asyncio.Task[None] | None = None
@@ -165,7 +167,7 @@ class Exchange:
 
     def request_data(self, data: bytes) -> None:
         """Take a piece of the request's body."""
-        if not data or self._unwanted:
+        if not data or self._unwanted or (self.framing.chunked and self._too_long(len(data))):
             return
         self._keep(data)
         upstream = self._upstream
@@ -315,6 +317,20 @@ class Exchange:
         self._kept_size += size
         self.downstream.wire.replay_memory += size
 
+    def _too_long(self, size: int) -> bool:
+        """Count a chunked body; beyond the route's limit refuse it, and let the upstream see an abort."""
+        errand = self.errand
+        if errand is None or errand.longest_body is None:
+            return False
+        self._size += size
+        if self._size <= errand.longest_body:
+            return False
+        if self.responded:
+            self.abort()
+        else:
+            errand.refuse(self, too_large(errand.longest_body))
+        return True
+
     def _may_keep(self, size: int) -> bool:
         limit = self.errand.body_limit if self.errand is not None else 0
         return self._kept_size + size <= limit and self.downstream.wire.may_keep(size)
@@ -354,3 +370,8 @@ class Exchange:
             self._let_go()
         if self.errand is not None:
             self.errand.over(self)
+
+
+def too_large(limit: int) -> Refusal:
+    """Return the refusal of a body that is longer than its route allows."""
+    return Refusal("too_large", f"The request body exceeds {limit} bytes.", close=True)

@@ -52,7 +52,7 @@ class Pool:
         if not idle:
             return None
         upstream = idle.pop()
-        if upstream.idle_since + IDLE_LIFE > self.wire.deadlines.now:
+        if upstream.deadline > self.wire.deadlines.now:
             return upstream
         for old in [upstream, *idle]:
             old.close()
@@ -69,7 +69,7 @@ class Pool:
         if len(self._idle) >= MOST_IDLE or self.wire.draining:
             upstream.close()
             return
-        upstream.idle_since = self.wire.deadlines.now
+        upstream.deadline = self.wire.deadlines.now + IDLE_LIFE  # then it is closed, and its descriptor free
         self._idle.append(upstream)
 
     def forget(self, upstream: Upstream) -> None:

@@ -8,6 +8,8 @@ response becomes another caller's (RFC 9112 sections 6.3, 9.3 and 9.6).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _END = b"\r\n\r\n"
 _FINAL = 200
+_PIECE = 64 * 1024  # bytes
 _NO_TRAILERS: list[tuple[bytes, bytes]] = []
 
 
@@ -33,7 +36,7 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_blocked", "_endless", "_ends", "_held", "_partial", "_paused", "_persistent", "_pool", "_reader",
-        "_received", "_sent", "_streaming", "_transport", "deadline", "exchange", "idle_since", "used",
+        "_received", "_sent", "_streaming", "_transport", "deadline", "exchange", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -52,7 +55,6 @@ class Upstream(asyncio.Protocol):
         self._ends: tuple[object, object] = (None, None)
         self.exchange: Exchange | None = None
         self.deadline = NEVER
-        self.idle_since = 0.0
         self.used = 0
 
     # -- the exchange's side ------------------------------------------------------------------------------------
@@ -167,6 +169,8 @@ class Upstream(asyncio.Protocol):
         wire.outgoing.discard(self._ends)
         self._pool.forget(self)
         if self.exchange is not None:
+            if exc is not None:
+                self._read_last_words()
             self._lost(exc)
 
     def pause_writing(self) -> None:
@@ -192,6 +196,18 @@ class Upstream(asyncio.Protocol):
             exchange.upstream_lost(refusal, untouched=False)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _read_last_words(self) -> None:
+        """Read what came before a reset that our writing met first: an answer to a request that was not wanted whole.
+
+        The socket is open until `connection_lost` returns. Under TLS what it holds cannot be read here.
+        """
+        if self._transport.get_extra_info("sslcontext") is not None:
+            return
+        fd = self._transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):
+            while self.exchange is not None and (data := os.read(fd, _PIECE)):
+                Upstream.data_received(self, data)
 
     def _be_patient(self) -> None:
         exchange = self.exchange

@@ -1,0 +1,52 @@
+"""What operators are told when this process comes to its limits: descriptors, memory, a loop that stood still.
+
+Raises the limit of descriptors at the start, as far as it may. What follows from the limits is decided in
+`wire.capacity` and `wire.context`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sidecar.wire import capacity
+
+if TYPE_CHECKING:
+    from sidecar.settings import Limits
+    from sidecar.wire.context import Wire
+
+_log = structlog.get_logger()
+
+
+def prepare(limits: Limits) -> None:
+    """Raise the limit of descriptors to what `limits.connections` need; say so where it cannot be."""
+    before = capacity.descriptors()
+    now = capacity.raise_descriptors(limits.connections)
+    connections = capacity.connections_for(limits.connections, now)
+    if connections < limits.connections:
+        _log.warning(
+            "descriptors_limited", descriptors=now, connections=connections, wanted=limits.connections,
+            hint="raise the hard limit of open files (ulimit -Hn), or lower limits.connections",
+        )  # fmt: skip
+    elif now > before:
+        _log.info("descriptors_raised", before=before, descriptors=now)
+
+
+def attend(wire: Wire) -> None:
+    """Log the beginning and end of a shortage of memory, and each standstill of the event loop."""
+    wire.strained = _strained
+    wire.deadlines.stalled = _stalled
+
+
+def _strained(above: bool) -> None:
+    used = capacity.use()
+    resident = used.resident if used else 0
+    if above:
+        _log.error("memory_exhausted", resident=resident, hint="new requests are refused; see limits.memory")
+    else:
+        _log.info("memory_free_again", resident=resident)
+
+
+def _stalled(seconds: float) -> None:
+    _log.warning("event_loop_stalled", seconds=round(seconds, 1))

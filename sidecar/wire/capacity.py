@@ -1,0 +1,96 @@
+"""What this process may use, descriptors and memory, and how many connections that is enough for.
+
+Each connection from a caller may need one to an upstream, so half of the descriptors are for callers, less a reserve
+for the store, the authorization server and the admin listener: a flood of callers leaves the others what they need.
+Above its limit of memory the process takes no new work, rather than be killed with all that is under way. Reads
+Linux's /proc and cgroups; where there are none, nothing is limited by memory.
+"""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESERVE = 256  # descriptors, or a quarter of them where there are few
+LEAST_RESERVE = 32
+LEAST_CONNECTIONS = 8
+CGROUP_SHARE = 0.9  # of what the container may use
+_STATM = Path("/proc/self/statm")
+_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_NO_LIMIT = 1 << 50  # bytes: cgroup v1 writes "none" as a very large number
+
+
+class Use(NamedTuple):
+    """Bytes of memory: resident, and of address space."""
+
+    resident: int
+    address_space: int
+
+
+def reserve(descriptors: int) -> int:
+    """Return how many descriptors are kept for other things than callers and upstreams."""
+    return max(LEAST_RESERVE, min(RESERVE, descriptors // 4))
+
+
+def connections_for(wanted: int, descriptors: int) -> int:
+    """Return how many of the `wanted` connections can be served with so many descriptors."""
+    return min(wanted, max(LEAST_CONNECTIONS, (descriptors - reserve(descriptors)) // 2))
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process may have open (its soft limit)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _NO_LIMIT if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptors(connections: int) -> int:
+    """Raise the soft limit, as far as the hard one lets us, to what `connections` need; return the soft limit."""
+    wanted = 2 * connections + RESERVE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return descriptors()
+
+
+def use() -> Use | None:
+    """Return what this process uses; None where the system does not say."""
+    try:
+        size, resident = _STATM.read_text("ascii").split()[:2]
+    except OSError:
+        return None
+    page = resource.getpagesize()
+    return Use(int(resident) * page, int(size) * page)
+
+
+def memory_check(configured: int | None) -> Callable[[], bool]:
+    """Return what says whether this process uses more memory than it may.
+
+    `configured` in bytes; without it nine tenths of what the container may use. RLIMIT_AS counts as well.
+    """
+    most = configured or _of_container()
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    space = None if soft == resource.RLIM_INFINITY else soft * CGROUP_SHARE
+
+    def above() -> bool:
+        now = use() if most or space else None
+        if now is None:
+            return False
+        return bool((most and now.resident > most) or (space and now.address_space > space))
+
+    return above
+
+
+def _of_container() -> int | None:
+    for file in _CGROUPS:
+        try:
+            text = file.read_text("ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit() and int(text) < _NO_LIMIT:
+            return int(int(text) * CGROUP_SHARE)
+    return None
