@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import argparse
     import subprocess
 
+SERVED = 0.8  # share of the requests that must have reached the upstream with a token, or nothing was shown
 EXPECTED = {"200", "cancelled", "store_unavailable", "provider_unavailable"}
 
 
@@ -67,6 +68,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 "answers": {kind: count for kind, count in crowd.tally.kinds.items() if kind not in EXPECTED},
                 "reuses": books["reuses"][:10],
                 "dead": dead[:10],
+                "too_few_served": [crowd.tally.kinds] * (crowd.tally.kinds.get("200", 0) < SERVED * crowd.tally.total),
             },
         }
 
