@@ -24,32 +24,57 @@ Style = Literal["auto", "json", "console"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 QUEUED = 10_000  # lines
 _sinks: list[Sink] = []
+_labels: dict[str, object] = {}
 
 
 class Sink:
     """Writes lines to a file descriptor from a thread of its own; a full queue costs lines, never time."""
 
     def __init__(self, descriptor: int, size: int = QUEUED) -> None:
-        self.dropped = 0
         self._descriptor = descriptor
-        self._lines: queue.Queue[bytes | None] = queue.Queue(size)
+        self._size = size
+        self._thread: threading.Thread | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Write from a thread, nothing dropped so far."""
+        self.dropped = 0
+        self._lines: queue.Queue[bytes | None] = queue.Queue(self._size)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, line: bytes) -> None:
         """Queue `line`, or count it as dropped."""
+        if self._thread is None:
+            self._write_now(line)
+            return
         try:
             self._lines.put_nowait(line)
         except queue.Full:
             self.dropped += 1
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what is queued, waiting at most `seconds` for a reader that is slow or gone."""
+        """Write what is queued, waiting at most `seconds` for a reader that is slow or gone; then without a thread."""
+        if self._thread is None:
+            return
         try:
             self._lines.put(None, timeout=seconds)
         except queue.Full:
             return
         self._thread.join(seconds)
+        self._thread = None
+
+    def _write_now(self, line: bytes) -> None:
+        """Write as much as the reader takes at once: a process that forks has no thread, and waits for nobody."""
+        waiting = select.poll()
+        waiting.register(self._descriptor, select.POLLOUT)
+        try:
+            if waiting.poll(0):
+                os.write(self._descriptor, line)
+                return
+        except OSError:
+            pass
+        self.dropped += 1
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -78,13 +103,26 @@ def configure(level: str = "info", style: Style = "auto", *, environ: Mapping[st
     _sinks.append(sink)
     render = Console(colour) if console else render_json
     structlog.configure(
-        processors=[structlog.processors.add_log_level, stamp, tell_exception, redact, render],
+        processors=[structlog.processors.add_log_level, _labelled, stamp, tell_exception, redact, render],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=lambda *_: _Output(sink),
         cache_logger_on_first_use=False,
     )
     _route_standard_logging(LEVELS[level])
     return sink
+
+
+def without_threads() -> None:
+    """Write each line at once from now on: for a process that forks."""
+    for sink in _sinks:
+        sink.close()
+
+
+def begin_again(**labels: object) -> None:
+    """Write from a thread again, every line with `labels`: for what has been forked."""
+    _labels.update(labels)
+    for sink in _sinks:
+        sink.begin()
 
 
 def dropped() -> int:
@@ -109,6 +147,11 @@ def access(
         seconds=round(seconds, 6),
         **more,
     )
+
+
+def _labelled(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event.update(_labels)
+    return event
 
 
 class _Output:

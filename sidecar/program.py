@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 FLIGHTS = 4.0  # seconds more for token requests under way, and for what they bring to be stored
-_KEEP_NAME: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # other processes listen there too
+_KEEP_NAME: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # others listen there
 
 
 class Program:
@@ -215,6 +215,10 @@ class Program:
         """Return what is needed to take `new`; raise OSError or ValueError where it cannot be taken."""
         refuse_fixed(self.settings, new)
         return Prepared(new, providers_of(new, self.providers, self.settings.providers, self.clock))
+
+    def discard(self, prepared: Prepared) -> None:
+        """Let go of what was prepared and is not taken."""
+        self._retired += [new for name, new in prepared.providers.items() if self.providers.get(name) is not new]
 
     def commit(self, prepared: Prepared) -> None:
         """Take a configuration for all requests to come."""

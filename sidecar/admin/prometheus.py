@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +20,7 @@ from sidecar import __version__
 from sidecar.metrics import BOUNDS, NO_ROUTE, Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from prometheus_client.core import Metric
 
@@ -99,6 +101,10 @@ FAMILIES = (
            (), _one(lambda m: m.config_ok)),
     Family("sidecar_log_lines_dropped_total", "counter", "Log lines given up because nobody read the log.",
            (), _one(lambda m: m.read.log_lines_dropped())),
+    Family("sidecar_workers", "gauge", "Processes that serve requests.",
+           (), _one(lambda _: 1)),
+    Family("sidecar_worker_restarts_total", "counter", "Workers that ended unasked and were started again.",
+           (), _one(lambda _: 0)),
     Family("sidecar_build_info", "gauge", "Always 1; its labels name the version and the Python that runs it.",
            ("version", "python"), lambda _: [((__version__, platform.python_version()), 1)]),
 )  # fmt: skip
@@ -106,38 +112,77 @@ HISTOGRAM = "sidecar_request_seconds"
 HISTOGRAM_HELP = "Seconds from the head of a request to the end of its response, by route."
 PROCESS = "process_"
 """The prefix of prometheus_client's own family of process metrics (memory, CPU, file descriptors)."""
-
-
+_SUM = "sum"
+"""Stands where a bucket's number does, for the sum of a histogram."""
 _KINDS = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+Snapshot = Mapping[str, Iterable[tuple[Sequence[str], float]]]
+"""By family: the values of its labels, and the number. A histogram's further label is the number of a bucket."""
+
+
+def read(metrics: Metrics) -> dict[str, list[tuple[list[str], float]]]:
+    """Return what `metrics` holds now, and what the system says of this process, as plain data."""
+    found = {family.name: [(list(labels), value) for labels, value in family.samples(metrics)] for family in FAMILIES}
+    found[HISTOGRAM] = list(_latencies(metrics))
+    for metric in _process().collect():
+        found |= {sample.name: [([], sample.value)] for sample in metric.samples}
+    return found
+
+
+def write(snapshot: Snapshot) -> bytes:
+    """Return a snapshot in Prometheus's text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(snapshot))
+    return generate_latest(registry)
+
+
+def exposition(metrics: Metrics) -> Callable[[], bytes]:
+    """Return a function that writes `metrics` and the process's own in Prometheus's text format."""
+    return lambda: write(read(metrics))
+
+
+@cache
+def _process() -> ProcessCollector:
+    return ProcessCollector(registry=None)
+
+
+def _latencies(metrics: Metrics) -> Iterator[tuple[list[str], float]]:
+    for name, tally in metrics.routes.items():
+        if any(tally.buckets):
+            yield from (([name, str(at)], count) for at, count in enumerate(tally.buckets))
+            yield [name, _SUM], tally.seconds
 
 
 class _Collector(Collector):
     """What prometheus_client calls on a scrape, and never at registration."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        for family in FAMILIES:
-            metric = _KINDS[family.kind](family.name, family.help, labels=family.labels)
-            for labels, value in family.samples(self._metrics):
-                metric.add_metric(labels, value)
+        for name, kind, text, labels, _ in FAMILIES:
+            metric = _KINDS[kind](name, text, labels=labels)
+            for values, number in self._snapshot.get(name, ()):
+                metric.add_metric(values, number)
             yield metric
         yield self._latency()
+        for told in _process().collect():
+            name = _sampled(told)
+            for _, number in self._snapshot.get(name, ()):
+                told.samples.clear()
+                told.add_sample(name, {}, number)
+                yield told
 
     def _latency(self) -> Metric:
         metric = HistogramMetricFamily(HISTOGRAM, HISTOGRAM_HELP, labels=["route"])
+        routes: dict[str, dict[str, float]] = {}
+        for (route, bucket), number in self._snapshot.get(HISTOGRAM, ()):
+            routes.setdefault(route, {})[bucket] = number
         bounds = [*map(str, BOUNDS), "+Inf"]
-        for name, tally in self._metrics.routes.items():
-            if any(tally.buckets):
-                cumulative = zip(bounds, accumulate(tally.buckets), strict=True)
-                metric.add_metric([name], buckets=list(cumulative), sum_value=tally.seconds)
+        for route, found in routes.items():
+            cumulative = accumulate(found[str(at)] for at in range(len(bounds)))
+            metric.add_metric([route], buckets=list(zip(bounds, cumulative, strict=True)), sum_value=found[_SUM])
         return metric
 
 
-def exposition(metrics: Metrics) -> Callable[[], bytes]:
-    """Return a function that writes `metrics` and the process's own in Prometheus's text format."""
-    registry = CollectorRegistry()
-    registry.register(_Collector(metrics))
-    ProcessCollector(registry=registry)
-    return lambda: generate_latest(registry)
+def _sampled(metric: Metric) -> str:
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name

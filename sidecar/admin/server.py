@@ -108,7 +108,7 @@ class _Views:
         return show(told, 200 if readiness.ready else 503)
 
     async def metrics(self, _request: Asked) -> Told:
-        return Told(200, self._state.metrics_text(), (("Content-Type", METRICS_TYPE),))
+        return Told(200, await _value(self._state.metrics_text()), (("Content-Type", METRICS_TYPE),))
 
     async def page(self, _request: Asked) -> Told:
         status = await _value(self._state.status())

@@ -108,7 +108,7 @@ class AdminState:
 
     sessions: Sessions
     readiness: Callable[[], Readiness | Awaitable[Readiness]]
-    metrics_text: Callable[[], bytes]
+    metrics_text: Callable[[], bytes | Awaitable[bytes]]
     status: Callable[[], Status | Awaitable[Status]]
     explain: Explain
     providers: Sequence[str] = ()  # names of those configured: the only one is the default of PUT /v1/sessions/{id}

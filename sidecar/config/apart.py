@@ -7,6 +7,7 @@ included. Where there can be no other process, the file is read here.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
@@ -80,6 +81,19 @@ def answer(path: str) -> None:
     with os.fdopen(1, "wb") as pipe:
         _Pickler(pipe).dump(found)
     os._exit(0)
+
+
+def packed(settings: Settings) -> bytes:
+    """Return the settings, secrets included, for a pipe to a process of ours."""
+    text = io.BytesIO()
+    _Pickler(text).dump(settings)
+    return text.getvalue()
+
+
+def unpacked(text: bytes) -> Settings:
+    """Return what `packed` made; for what the process that started us sends."""
+    settings: Settings = pickle.loads(text)  # noqa: S301 - our own parent's
+    return settings
 
 
 class _Pickler(pickle.Pickler):
