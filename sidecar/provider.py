@@ -18,6 +18,7 @@ from sidecar.oauth.client_auth import authenticate
 from sidecar.oauth.metadata import Metadata
 from sidecar.oauth.pacing import Pacer, Request
 from sidecar.oauth.token_response import judge
+from sidecar.provider_http import Http
 from sidecar.provider_keys import Keys
 from sidecar.provider_metadata import Discovery, Found
 
@@ -60,8 +61,6 @@ class AuthorizationServer:
     """
 
     def __init__(self, settings: ProviderSettings, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
-        from sidecar.provider_http import Http  # noqa: PLC0415 - aiohttp takes 200 ms
-
         self.requests = dict.fromkeys((*RESULTS.values(), BACKED_OFF), 0)
         self._settings = settings
         self._clock = clock

@@ -1,32 +1,37 @@
-"""The window to an authorization server: HTTP by aiohttp's client, and its exceptions translated at one place.
+"""The window to an authorization server: HTTP by `wire.client`, and every failure translated at one place.
 
-Sends exactly the header lines it is given and three of its own. Never follows a redirect (it would carry the client's
-secret away), keeps no cookie, reads neither the environment's proxies nor .netrc. Never sends a request again:
-a refresh token may have been spent although no answer came. Knows no OAuth; `provider` imports this when it is first
-needed, because aiohttp takes 200 ms.
+Sends exactly the header lines it is given, Host, Content-Length and three of its own. Never follows a redirect (it
+would carry the client's secret away), keeps no cookie, reads neither the environment's proxies nor .netrc. Never sends
+a request again: a refresh token may have been spent although no answer came. Knows no OAuth.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
+import zlib
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
-import aiohttp
-import yarl
-
-from sidecar.model import Form, Invalid, Unavailable
+from sidecar.model import DEFAULT_PORTS, Form, Invalid, Origin, Unavailable
 from sidecar.oauth.document import MAX_BYTES
+from sidecar.wire import client
+from sidecar.wire.body import BrokenBodyError
+from sidecar.wire.client import NoAddressError, TooLargeError
+from sidecar.wire.dial import client_context
+from sidecar.wire.head import InvalidResponseError
+from sidecar.wire.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidecar.settings import ProviderSettings, Tls
+    from sidecar.settings import ProviderSettings
 
 OWN_HEADERS = (("Accept", "application/json"), ("Accept-Encoding", "gzip, deflate"), ("User-Agent", "sidecar"))
 KEEP_ALIVE = 4.0
 """Seconds. Below the shortest common server side (5 s): a request on a connection just closed would be lost."""
+_CODINGS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 class Answer(NamedTuple):
@@ -40,6 +45,13 @@ class Answer(NamedTuple):
 Reply = Answer | Unavailable | Invalid
 
 
+class _Place(NamedTuple):
+    """Where a URL leads: to an origin, and there to a target."""
+
+    origin: Origin
+    target: str
+
+
 class Http:
     """A client of one provider: its own connections, timeouts and TLS settings.
 
@@ -47,104 +59,142 @@ class Http:
     """
 
     def __init__(self, settings: ProviderSettings) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=settings.timeout.total, connect=settings.timeout.connect)
-        self._patience = aiohttp.ClientTimeout(total=None, connect=settings.timeout.connect)
-        self._tls = _tls_context(settings.tls)
+        self._timeout = settings.timeout
+        self._own_tls = client_context(settings.tls) if settings.tls else None
         self._server_name = settings.tls.server_name if settings.tls else None
-        self._session: aiohttp.ClientSession | None = None
+        self._names = Names()
+        self._idle: dict[Origin, list[client.Line]] = {}
+        self._busy: set[client.Line] = set()
         self._closed = False
 
     async def get(self, url: str) -> Reply:
         """Fetch a document."""
-        return await self._send("GET", url, OWN_HEADERS, None, self._timeout)
+        try:
+            async with asyncio.timeout(self._timeout.total):
+                return await self._send("GET", url, OWN_HEADERS, None)
+        except TimeoutError:
+            return Unavailable("timeout")
 
     async def post(self, url: str, headers: Iterable[tuple[str, str]], form: Form) -> Reply:
         """Send a form, repeated names in their order. Who asks says how long it waits: an answer may be precious."""
         media_type = ("Content-Type", "application/x-www-form-urlencoded")
-        body = urlencode(form).encode("ascii")
-        return await self._send("POST", url, (*OWN_HEADERS, media_type, *headers), body, self._patience)
+        return await self._send("POST", url, (*OWN_HEADERS, media_type, *headers), urlencode(form).encode("ascii"))
 
     async def close(self) -> None:
         """Close every connection; later requests are refused."""
         self._closed = True
-        if self._session is not None:
-            await self._session.close()
+        for line in [*self._busy, *(line for idle in self._idle.values() for line in idle)]:
+            line.close()
+        self._idle.clear()
 
-    async def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Iterable[tuple[str, str]],
-        body: bytes | None,
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own kind
-    ) -> Reply:
-        if self._closed:
-            return Unavailable("closed")
+    async def _send(self, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes | None) -> Reply:
+        place = _place(url)
+        if isinstance(place, Invalid) or self._closed:
+            return place if isinstance(place, Invalid) else Unavailable("closed")
+        line: client.Line | None = None
         try:
-            async with self._open().request(
-                method,
-                yarl.URL(url, encoded=True),
-                headers=list(headers),
-                data=body,
-                timeout=timeout,
-                allow_redirects=False,
-                server_hostname=self._server_name,
-            ) as response:
-                return await _read(response)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return _translate(error)
+            line = self._kept(place.origin) or await self._connected(place.origin)
+            self._busy.add(line)
+            response = await line.ask(_request(method, place, headers, body), MAX_BYTES)
+            self._keep(place.origin, line)
+            return Answer(response.status, response.headers, _decoded(response))
+        except _FAILURES as error:
+            return _translate(error, connected=line is not None)
+        finally:
+            if line is not None:
+                self._busy.discard(line)
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=KEEP_ALIVE),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
-        return self._session
+    # -- connections --------------------------------------------------------------------------------------------
 
+    async def _connected(self, origin: Origin) -> client.Line:
+        secure = origin.scheme == "https"
+        tls = (self._own_tls or _default_context()) if secure else None
+        async with asyncio.timeout(self._timeout.connect):
+            line = await client.connect(self._names, origin.host, origin.port, tls, self._server_name or origin.host)
+        if self._closed:
+            line.close()
+        return line
 
-async def _read(response: aiohttp.ClientResponse) -> Answer | Invalid:
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > MAX_BYTES:
-            response.close()
-            return Invalid("too_large")
-    headers: dict[str, str] = {}
-    for name, value in response.headers.items():
-        headers.setdefault(name.lower(), value)
-    return Answer(response.status, headers, bytes(body))
+    def _kept(self, origin: Origin) -> client.Line | None:
+        """Return the freshest idle connection; one that may be about to be closed is no use."""
+        idle = self._idle.get(origin)
+        while idle:
+            line = idle.pop()
+            if line.reusable and asyncio.get_running_loop().time() - line.idle_since < KEEP_ALIVE:
+                return line
+            line.close()
+        return None
 
+    def _keep(self, origin: Origin, line: client.Line) -> None:
+        if not line.reusable or self._closed:
+            line.close()
+            return
+        loop = asyncio.get_running_loop()
+        line.idle_since = loop.time()
+        self._idle.setdefault(origin, []).append(line)
+        loop.call_later(KEEP_ALIVE, self._tidy, origin)
 
-_MEANINGS: tuple[tuple[type[Exception], Unavailable | Invalid], ...] = (
-    (ssl.SSLError, Unavailable("tls")),
-    (TimeoutError, Unavailable("timeout")),
-    (aiohttp.ClientConnectorDNSError, Unavailable("dns")),
-    (aiohttp.ClientConnectorError, Unavailable("connect")),
-    (aiohttp.ClientResponseError, Invalid("not_http")),
-    (aiohttp.InvalidURL, Invalid("url")),
-)
-
-
-def _translate(error: Exception) -> Unavailable | Invalid:
-    """Return what a foreign exception means. Its text is dropped: it may quote the URL (RFC 9110 section 17.12)."""
-    for cause in (error.__cause__, error):
-        for kind, meaning in _MEANINGS:
-            if isinstance(cause, kind):
-                return meaning
-    return Unavailable("broken_off")
+    def _tidy(self, origin: Origin) -> None:
+        """Close what has been idle too long: the oldest stand first."""
+        idle = self._idle.get(origin, [])
+        while idle and asyncio.get_running_loop().time() - idle[0].idle_since >= KEEP_ALIVE:
+            idle.pop(0).close()
 
 
-def _tls_context(tls: Tls | None) -> ssl.SSLContext:
-    if tls is None:
-        return _default_context()
-    context = ssl.create_default_context(cafile=tls.ca)
-    if tls.cert is not None:
-        context.load_cert_chain(tls.cert, tls.key)
-    return context
+def _place(url: str) -> _Place | Invalid:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORTS[parts.scheme]
+        origin = Origin(parts.scheme, parts.hostname or "", port)
+    except (ValueError, KeyError):
+        return Invalid("url")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    whole = target.isascii() and target.isprintable() and " " not in target
+    return _Place(origin, target) if whole and origin.host and origin.host.isascii() else Invalid("url")
+
+
+def _request(method: str, place: _Place, headers: Iterable[tuple[str, str]], body: bytes | None) -> bytes:
+    lines = [f"{method} {place.target} HTTP/1.1", f"Host: {place.origin.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    lines += [] if body is None else [f"Content-Length: {len(body)}"]
+    return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + (body or b"")
+
+
+def _decoded(response: client.Response) -> bytes:
+    """Undo a content coding that was asked for, but never into more than may be read."""
+    window = _CODINGS.get(response.headers.get("content-encoding", "").strip().lower())
+    body = response.body
+    if window is None or not body:
+        return body
+    if window == zlib.MAX_WBITS and body[0] & 0x0F != zlib.DEFLATED:
+        window = -window  # RFC 9110 section 8.4.1.2: some send it without the zlib wrapper
+    decoder = zlib.decompressobj(window)
+    text = decoder.decompress(body, MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise TooLargeError
+    if not decoder.eof:
+        raise ConnectionResetError
+    return text
+
+
+_MEANINGS: dict[type[Exception], Unavailable | Invalid] = {
+    ssl.SSLError: Unavailable("tls"),
+    TimeoutError: Unavailable("timeout"),
+    NoAddressError: Unavailable("dns"),
+    TooLargeError: Invalid("too_large"),
+    InvalidResponseError: Invalid("not_http"),
+    BrokenBodyError: Invalid("not_http"),
+    zlib.error: Unavailable("broken_off"),
+}
+_FAILURES: tuple[type[Exception], ...] = (*_MEANINGS, OSError)
+
+
+def _translate(error: Exception, *, connected: bool) -> Unavailable | Invalid:
+    """Return what a failure means. Its text is dropped: it may quote the URL (RFC 9110 section 17.12)."""
+    known = next((meaning for kind, meaning in _MEANINGS.items() if isinstance(error, kind)), None)
+    return known or Unavailable("broken_off" if connected else "connect")
 
 
 @functools.cache
 def _default_context() -> ssl.SSLContext:
-    return ssl.create_default_context()  # 10 ms, the same for every provider
+    return client_context(None)  # the same for every provider; made when the first one needs it

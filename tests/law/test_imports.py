@@ -32,7 +32,7 @@ ROOMS = {
     "joserfc": ("sidecar.oauth", "sidecar.demo"),
     "sqlite3": ("sidecar.stores",),
     "redis": ("sidecar.stores",),
-    "aiohttp": ("sidecar.provider_http", "sidecar.admin", "sidecar.login", "sidecar.demo"),
+    "aiohttp": ("sidecar.login", "sidecar.demo"),
     "click": ("sidecar.cli", "sidecar.__main__"),
     "prometheus_client": ("sidecar.admin",),
     "watchfiles": ("sidecar.config.watch",),
