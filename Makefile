@@ -11,7 +11,7 @@ COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe -
 IMAGE ?= token-sidecar
 TESTS ?=
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check format bench fuzz soak lock image clean
+.PHONY: help demo test slow check format bench fuzz soak lock replicas image clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ fuzz: $(READY)  ## Mutated messages, a million in process, 100 000 over sockets 
 soak: $(READY)  ## Run fleets of sidecars through what may go wrong, in full: hours (SOAK="logout --store redis" for one)
 	@set -e; if [ -n "$(SOAK)" ]; then $(BIN)/python -m soak.$(SOAK); exit; fi; \
 	for store in sqlite redis; do for program in expiries holders kills logout users; do \
-	$(BIN)/python -m soak.$$program --store $$store; done; done
+	$(BIN)/python -m soak.$$program --store $$store; done; done; $(BIN)/python -m soak.oidc_provider
 
 lock: build/lock/bin/pip-compile  ## Write the lock files anew
 	@echo 'resolving; this takes some minutes'
@@ -51,6 +51,9 @@ lock: build/lock/bin/pip-compile  ## Write the lock files anew
 	$(COMPILE) --upgrade --extra dev --build-deps-for editable -o requirements-dev.lock pyproject.toml && \
 	$(COMPILE) --upgrade -c requirements-dev.lock -o requirements.lock pyproject.toml && \
 	$(COMPILE) --upgrade -c requirements-dev.lock --only-build-deps --build-deps-for wheel -o requirements-build.lock pyproject.toml
+
+replicas: image  ## Show that two sidecars share sessions in Redis and outlive restarts, with Compose
+	@$(PYTHON) deploy/compose/replicas.py
 
 image:  ## Build the container image (BUILD="--secret id=ca,src=FILE" behind an own CA)
 	@DOCKER_BUILDKIT=1 docker build $(BUILD) -t $(IMAGE) .

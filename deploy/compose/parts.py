@@ -1,31 +1,37 @@
 # ruff: noqa: INP001 - a script, not a package
-"""The sidecar's neighbours in docker-compose.yml: `parts.py idp` is the authorization server, `parts.py api` the API.
+"""The sidecar's neighbours in Compose: `parts.py idp` is the authorization server, `api` the API, `app` an application.
 
-Both come from `sidecar demo`. The first also does what a legacy application does after it has signed its users in: it
-hands their token responses to the sidecar. Never let it serve people.
+The first two come from `sidecar demo`. The authorization server also does what a legacy application does after it has
+signed its users in: it hands their token responses to the sidecar. Never let it serve people. The application asks for
+two users through every sidecar, says so when an answer changes, and shows the last answers at `/`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 
-from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from sidecar.demo.api import Api
 from sidecar.demo.authorization_server import AuthorizationServer
 from sidecar.demo.issuer.clients import Client
 
-ISSUER, SIDECAR = "http://idp:9000", "http://sidecar:8081"
+ISSUER = "http://idp:9000"
+SIDECAR = os.environ.get("SIDECAR", "http://sidecar:8081")
+SIDECARS = os.environ.get("SIDECARS", "http://sidecar:8080").split()
 USERS = ("alice", "bob")
 ANYWHERE = "0.0.0.0"  # noqa: S104 - a container's own network
+EVERY = 0.2
 
 
 async def idp() -> None:
     """Serve the authorization server, and hand over two users' sessions once the sidecar is there."""
     clients = [Client("legacy-app", os.environ["CLIENT_SECRET"]), Client("demo-api", os.environ["API_SECRET"])]
     server = AuthorizationServer(clients)
+    server.policy.access_life = float(os.environ.get("ACCESS_LIFE", "300"))
     await server.start(ANYWHERE, 9000)
     server.state.issuer = ISSUER
     await hand_over(server)
@@ -58,5 +64,46 @@ async def api() -> None:
     await asyncio.Event().wait()
 
 
+async def app() -> None:
+    """Ask for every user through every sidecar, without end, and serve what they answered last."""
+    told = {sidecar: dict.fromkeys(USERS, "") for sidecar in SIDECARS}
+    pages = web.Application()
+    pages.router.add_get("/", lambda _request: _page(told))
+    runner = web.AppRunner(pages, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    await web.TCPSite(runner, ANYWHERE, 9002).start()
+    async with ClientSession(timeout=ClientTimeout(total=5)) as client:
+        await asyncio.gather(*(look(client, sidecar, user, told[sidecar]) for sidecar in SIDECARS for user in USERS))
+
+
+async def _page(told: dict[str, dict[str, str]]) -> web.Response:
+    return web.json_response(told)
+
+
+async def look(client: ClientSession, sidecar: str, user: str, told: dict[str, str]) -> None:
+    """Ask for one user through one sidecar again and again: plain HTTP, a key, a session id, and no OAuth at all."""
+    headers = {"X-Api-Key": os.environ["LEGACY_KEY"], "X-Session-Id": f"{user}-session", "Host": "profiles.internal"}
+    while True:
+        try:
+            async with client.get(f"{sidecar}/profile", headers=headers) as answer:
+                document = await answer.json(content_type=None)
+                found = f"{answer.status} {document.get('subject') or document.get('code')}"
+        except (ClientError, TimeoutError) as error:
+            found = type(error).__name__
+        if found != told[user]:
+            told[user] = found
+            print(f"{user} through {sidecar}: {found}", flush=True)  # noqa: T201
+        await asyncio.sleep(EVERY)
+
+
+async def until_told_to_end(part: str) -> None:
+    """Run a part until SIGTERM, which the first process of a container would not heed by itself."""
+    work = asyncio.create_task({"idp": idp, "api": api, "app": app}[part]())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.result()
+
+
 if __name__ == "__main__":
-    asyncio.run({"idp": idp, "api": api}[sys.argv[1]]())
+    asyncio.run(until_told_to_end(sys.argv[1]))

@@ -5,6 +5,7 @@ It knows the development pages of oidc-provider (sign-in, consent, sign-out) and
 
 from __future__ import annotations
 
+import asyncio
 import re
 from html import unescape
 from typing import TYPE_CHECKING
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 _FORM = re.compile(r"<form[^>]*action=\"([^\"]+)\"[^>]*>(.*?)</form>", re.DOTALL)
 _HIDDEN = re.compile(r"<input type=\"hidden\" name=\"([^\"]+)\" value=\"([^\"]*)\"")
 _MOST = 12  # steps of one sign-in
+_TRIES = 10
 
 
 class Browser:
-    """The browser of one user. `public` is where the sidecar's sign-in is."""
+    """The browser of one user. `public` is where the sidecar's sign-in is; `again` counts pages that were away."""
 
     def __init__(self, public: str, issuer: str, user: str) -> None:
         self.user = user
+        self.again = 0
         self._public, self._issuer = public, issuer
         self._client = httpx.AsyncClient(timeout=20, trust_env=False, headers={"Connection": "close"})
 
@@ -54,10 +57,15 @@ class Browser:
 
     async def sign_out(self) -> str:
         """Sign out at the sidecar; return where the browser is to go on."""
-        answer = await self._client.post(f"{self._public}/oauth2/logout", headers={"Origin": self._public})
-        if answer.status_code != 303:
-            raise RuntimeError(f"the sign-out answered {answer.status_code}")
-        return str(answer.headers["location"])
+        for _ in range(_TRIES):
+            answer = await self._client.post(f"{self._public}/oauth2/logout", headers={"Origin": self._public})
+            if answer.status_code == 303:
+                return str(answer.headers["location"])
+            if answer.status_code != 503:
+                break
+            self.again += 1
+            await asyncio.sleep(0.5)
+        raise RuntimeError(f"the sign-out answered {answer.status_code}")
 
     async def sign_out_at_provider(self, url: str = "") -> str:
         """Sign out there, by the sidecar's redirect or on the provider's own page; return where that leads."""

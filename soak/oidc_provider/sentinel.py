@@ -80,9 +80,9 @@ class Replicated:
 
     @property
     def url(self) -> str:
-        """The store's URL."""
+        """The store's URL. Its time-out is for machines that have other things to do."""
         hosts = ",".join(f"{HOST}:{one.port}" for one in self.sentinels)
-        return f"redis+sentinel://:{PASSWORD}@{hosts}/{MASTER}/0"
+        return f"redis+sentinel://:{PASSWORD}@{hosts}/{MASTER}/0?timeout=1"
 
     async def start(self) -> None:
         """Start everything; return when the Sentinels could fail over."""

@@ -43,11 +43,17 @@ def test_image_runs_as_a_number_without_secrets():
     assert not re.search(r"^(ARG|ENV) .*(TOKEN|SECRET|PASSWORD|KEY)", text, re.MULTILINE)
 
 
-def test_compose_configuration_is_accepted():
-    """The Compose file gives its configuration every variable that it asks for."""
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    environ = compose["services"]["sidecar"]["environment"]
-    assert config.load(ROOT / "deploy" / "compose" / "sidecar.yaml", environ).routes
+COMPOSE = {"docker-compose.yml": ["sidecar"], "deploy/compose/replicas.yml": ["sidecar-1", "sidecar-2"]}
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_compose_configuration_is_accepted(name):
+    """A Compose file gives its sidecars' configuration every variable that it asks for."""
+    path = ROOT / name
+    services = yaml.safe_load(path.read_text())["services"]
+    for sidecar in COMPOSE[name]:
+        [file] = [one.partition(":")[0] for one in services[sidecar]["volumes"] if ".yaml:" in one]
+        assert config.load(path.parent / file, services[sidecar]["environment"]).routes
 
 
 def test_kubernetes_configuration_is_accepted(tmp_path):
