@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.callers.recognise import admit, find_app
 from sidecar.errors import Refusal
+from sidecar.headers import RETURNING, check_returning
 from sidecar.lane import Lane, Shared, answer, request_id
 from sidecar.model import Caller, Origin, Target
 from sidecar.settings import Match, Route, Settings, Tunnel, UpstreamTimeout
@@ -57,6 +58,8 @@ class Elsewhere:
         self._admit(exchange)
         if self._settings.unmatched != "forward" or target.form != "absolute":
             raise Refusal("no_route", "No route matches the host and path of this request.")
+        if exchange.head.method in RETURNING:
+            check_returning(exchange.head, token=False, body=not exchange.complete)
         lane = exchange.errand = self._lane(Origin(target.scheme, target.host, target.port))
         lane.under_way += 1
         lane.drive(exchange, lane.prepare(exchange.head, exchange.downstream.peer))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.callers.cookie import without
+from sidecar.callers.cookie import AROUND, without
 from sidecar.errors import Refusal
+from sidecar.message import as_some_read_it
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidecar.message import Headers, RequestHead
+    from sidecar.message import Headers, RequestHead, ResponseHead
 
 HOP_BY_HOP = frozenset(
     [
@@ -24,6 +25,7 @@ HOP_BY_HOP = frozenset(
     ]
 )  # fmt: skip
 _FRAMING = frozenset([b"host", b"content-length", b"transfer-encoding"])  # Connection cannot take these away
+_EXPECT = frozenset([b"expect"])
 _NEVER_TRAILERS = HOP_BY_HOP | frozenset(
     [
         b"host", b"content-length", b"content-encoding", b"content-type", b"content-range", b"trailer",
@@ -78,11 +80,13 @@ class RequestRules:
     def speaking(self) -> frozenset[bytes]:
         """The names of the lines that this route does not just pass on, or that say how to pass the others on."""
         via = frozenset([b"via"]) if self._via else frozenset[bytes]()
-        return HOP_BY_HOP | _FRAMING | self._dropped | via
+        return HOP_BY_HOP | _FRAMING | _EXPECT | self._dropped | via
 
     def changes(self, headers: Headers, authority: bytes, *, upgrade: bool, minor: int) -> Changes:
         """Return what becomes of the lines; equal for all messages whose speaking lines are equal."""
         nominated = connection_tokens(headers) - _FRAMING - _HARMLESS
+        if minor == 0:
+            nominated |= _EXPECT  # HTTP/1.0 knows no 100 and no 417: we may not ask for them (RFC 9110 section 10.1.1)
         changed: dict[bytes, bytes | None] = {}
         for name, line in zip(headers.names, headers.lines, strict=True):
             action = self._actions.get(name)
@@ -95,7 +99,7 @@ class RequestRules:
         if self._via:
             _check_via(headers, self._via)
             last.append(b"Via: 1.%d %b" % (minor, self._via))
-        return Changes(changed, first, last, shared=not nominated - HOP_BY_HOP)
+        return Changes(changed, first, last, shared=not nominated - HOP_BY_HOP - _EXPECT)
 
     def lines(self, headers: Headers, authority: bytes, *, upgrade: bool, minor: int = 1) -> list[bytes]:
         """Return the lines that go on, in their order, and Via where it is configured (RFC 9110 section 7.6.3)."""
@@ -119,16 +123,21 @@ class RequestRules:
         return any(name in line for name in self.cookies)
 
     def _looks_like_ours(self, name: bytes) -> bool:
-        """X_Session_Id, Content_Length: CGI-like applications take _ for -, so these may not pass either."""
-        return b"_" in name and ((like := name.replace(b"_", b"-")) in self._dropped or like in _FRAMING)
+        """X_Session_Id, Content.Length: CGI-like applications take these for -, so such names may not pass either."""
+        like = as_some_read_it(name)
+        return like != name and (like in self._dropped or like in _FRAMING)
 
-    def trailers(self, trailers: list[tuple[bytes, bytes]]) -> list[bytes]:
-        """Return the trailer lines that may go on: none that frame, route, authenticate or identify."""
+    def trailers(self, trailers: list[tuple[bytes, bytes]], nominated: frozenset[bytes]) -> list[bytes]:
+        """Return the trailer lines that may go on: none that frame, route, authenticate or identify.
+
+        And none that are `nominated` by Connection (RFC 9110 section 7.6.1).
+        """
         return [
             name + b": " + value
             for name, value in trailers
             if (lower := name.lower()) not in _NEVER_TRAILERS
             and lower not in self._dropped
+            and lower not in nominated
             and not self._looks_like_ours(lower)
         ]
 
@@ -171,11 +180,8 @@ class ResponseRules:
         changed: dict[bytes, bytes | None] = {}
         for name, line in zip(headers.names, headers.lines, strict=True):
             action = self._actions.get(name)
-            if action is None:
-                if name in nominated:
-                    changed[line] = None
-            elif action == _SET_COOKIE:
-                if line[11:].partition(b"=")[0].strip() in self._cookies:
+            if action is None or action == _SET_COOKIE:
+                if name in nominated or (action and line[11:].partition(b"=")[0].strip(AROUND) in self._cookies):
                     changed[line] = None
             elif not ((action == _CODING and chunked) or (action > _CODING and upgrade)):
                 changed[line] = None
@@ -206,6 +212,19 @@ RETURNING = frozenset([b"OPTIONS", b"TRACE"])
 """The methods that Max-Forwards is for; others keep it as it came (RFC 9110 section 7.6.2)."""
 
 
+def check_returning(head: RequestHead, *, token: bool, body: bool) -> None:
+    """Raise `Refusal` for TRACE with a token, which would come back in the body, and at the last hop of a method.
+
+    And for TRACE with a body, which may hold secrets as well (RFC 9110 section 9.3.8).
+    """
+    if head.method == b"TRACE" and token:
+        raise Refusal("method_refused", "TRACE would send the token back to the caller.")
+    if head.method == b"TRACE" and body:
+        raise Refusal("bad_request", "TRACE carries no body.", close=True)
+    if any(max_forwards(value) == 0 for value in head.all(b"max-forwards")):
+        raise Refusal("method_refused", "Max-Forwards is 0: the request ends at this sidecar.")
+
+
 def one_hop_less(lines: list[bytes]) -> list[bytes]:
     """Return the lines of a request with Max-Forwards counted down."""
     start = b"max-forwards:"
@@ -231,3 +250,10 @@ def wants_upgrade(head: RequestHead) -> bool:
         return False  # with a body, nobody could say where the tunnel begins
     protocols = b",".join(head.all(b"upgrade")).lower()
     return b"upgrade" in connection_tokens(head.headers) and b"h2c" not in protocols
+
+
+def switches_as_offered(request: RequestHead, response: ResponseHead) -> bool:
+    """Say whether a 101 changes to protocols that the request offered, and to no other (RFC 9110 section 7.8)."""
+    offered = {token.strip(b" \t") for token in b",".join(request.all(b"upgrade")).lower().split(b",")}
+    chosen = {token.strip(b" \t") for token in b",".join(response.all(b"upgrade")).lower().split(b",")} - {b""}
+    return response.minor == 1 and bool(chosen) and chosen <= offered

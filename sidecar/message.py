@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"])
 """The methods that may be sent again when nobody knows what became of the first time (RFC 9110 section 9.2.2)."""
+_JOINED = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
+
+
+def as_some_read_it(name: bytes) -> bytes:
+    """Return a header name with `-` for all that gateways by CGI turn into the same `_` (RFC 3875 section 4.1.18)."""
+    return name.translate(_JOINED)
 
 
 class Headers:
@@ -42,6 +48,13 @@ class Headers:
         if self._values is None:
             self._values = [line[line.find(b":") + 1 :].strip(b" \t") for line in self.lines]
         return self._values
+
+    def restate_length(self, length: int) -> None:
+        """Write the one Content-Length without leading zeros, which some readers take for an octal number."""
+        line = self.lengths[0]
+        self.lengths[0] = plain = line[: line.find(b":")] + b": %d" % length
+        self.lines[self.lines.index(line)] = plain
+        self._values = None
 
     def all(self, name: bytes) -> list[bytes]:
         """Return the values of every line called `name` (lower case)."""

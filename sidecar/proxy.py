@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sidecar.errors import Refusal
-from sidecar.headers import RETURNING, max_forwards
+from sidecar.headers import RETURNING, check_returning
 from sidecar.routing import Router
 from sidecar.target import read_target
 from sidecar.wire.hearing import Hearing
@@ -19,7 +19,6 @@ from sidecar.wire.hearing import Hearing
 if TYPE_CHECKING:
     from sidecar.elsewhere import Elsewhere
     from sidecar.lane import Lane
-    from sidecar.message import RequestHead
     from sidecar.model import Target
     from sidecar.wire.exchange import Errand, Exchange
 
@@ -55,7 +54,7 @@ class Proxy:
             prepared = lane.prepare(head, exchange.downstream.peer)
             check_path(target, lane)
             if head.method in RETURNING:
-                check_method(head, lane)
+                check_returning(head, token=lane.token, body=not exchange.complete)
             lane.drive(exchange, prepared)
         except Refusal as refusal:
             errand.refuse(exchange, refusal)
@@ -76,11 +75,3 @@ def check_path(target: Target, lane: Lane) -> None:
 
 def _has_token_parameter(path: bytes) -> bool:
     return any(pair.startswith(b"access_token=") for pair in path.partition(b"?")[2].split(b"&"))
-
-
-def check_method(head: RequestHead, lane: Lane) -> None:
-    """Raise `Refusal` for TRACE with a token, which would come back in the body, and at the last hop of a method."""
-    if head.method == b"TRACE" and lane.token:
-        raise Refusal("method_refused", "TRACE would send the token back to the caller.")
-    if any(max_forwards(value) == 0 for value in head.all(b"max-forwards")):
-        raise Refusal("method_refused", "Max-Forwards is 0: the request ends at this sidecar.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_REMEMBERED = 1024  # targets of each form, each at most `limits.target` bytes
 _HOST = "host"  # the memo's name
-_AUTHORITY = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?\Z")
+_AUTHORITY = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{0,5}))?\Z")
 _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([/?].*)?\Z")
 _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?\Z")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -37,6 +37,8 @@ def read_target(head: RequestHead) -> Target:
     raw = head.target
     if head.method == b"CONNECT":
         return _authority_form(raw)
+    if not host[0] and head.minor and raw[:1] in (b"/", b"*"):
+        raise Refusal("bad_request", "The request names no host.", close=True)  # RFC 9110 section 4.2.1
     if raw[:1] == b"/":
         return _origin_form(raw, host)
     if raw == b"*" and head.method == b"OPTIONS":
@@ -93,7 +95,10 @@ def _authority(value: bytes, default_port: int) -> tuple[str, int]:
     port = int(match[3]) if match[3] else default_port
     if port > 65535 or (match[3] and port == 0):  # noqa: PLR2004 - the largest port
         raise Refusal("bad_request", "The port is out of range.", close=True)
-    return name.removesuffix("."), port
+    name = name.removesuffix(".")
+    if not name:
+        raise Refusal("bad_request", "The host is not HOST or HOST:PORT.", close=True)
+    return name, port
 
 
 def _path(raw: bytes) -> tuple[str, bool]:

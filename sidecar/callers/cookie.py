@@ -39,7 +39,18 @@ class Cookie:
         return session_id.only(found)
 
 
+AROUND = b' \t"\x85\xa0'
+"""What some readers take off a cookie's name: white space of Latin-1, and quotes."""
+
+
 def without(value: bytes, names: frozenset[bytes]) -> bytes:
-    """Return a Cookie value without the cookies called `names`; the others keep their bytes and their order."""
-    kept = [pair for pair in value.split(b";") if pair.split(b"=", 1)[0].strip() not in names]
-    return b";".join(kept).strip()
+    """Return a Cookie value without the cookies called `names`; the others keep their bytes and their order.
+
+    Lines that somebody has joined by commas are taken apart too (RFC 2965 section 3.3.4).
+    """
+    pairs = ([part for part in pair.split(b",") if _name(part) not in names] for pair in value.split(b";"))
+    return b";".join(b",".join(parts) for parts in pairs if parts).strip()
+
+
+def _name(pair: bytes) -> bytes:
+    return pair.split(b"=", 1)[0].strip(AROUND)

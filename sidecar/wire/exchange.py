@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.errors import Refusal
+from sidecar.headers import connection_tokens
 from sidecar.message import IDEMPOTENT
 from sidecar.wire.body import chunk, last_chunk
 from sidecar.wire.framing import EMPTY
@@ -81,6 +82,7 @@ class Exchange:
     _pool: Pool
     _request: bytes
     _chunked_out = False
+    _nominated: frozenset[bytes] = frozenset()  # the response's trailers that stay here
     _interims = 0
     _over = False
     _retried = False
@@ -212,7 +214,7 @@ class Exchange:
         errand = self.errand
         if self.head.minor and errand is not None:
             section = errand.response_rules.section(head.headers, chunked=False, upgrade=False)
-            self.downstream.write(b"%b\r\n%b\r\n" % (head.status_line, section))
+            self.downstream.write(b"%b\r\n%b\r\n" % (_status_line(head), section))
         return True
 
     def response(self, head: ResponseHead, framing: Framing) -> bytes | None:
@@ -231,10 +233,11 @@ class Exchange:
         downstream = self.downstream
         if framing.chunked:
             self._chunked_out = modern
+            self._nominated = connection_tokens(head.headers)
         if framing.until_close or not self.complete or (framing.chunked and not modern):
             downstream.keep_alive = False
         upgraded = head.status == SWITCHING
-        start = head.status_line if head.minor else b"HTTP/1.1" + head.status_line[8:]
+        start = _status_line(head)
         section = rules.section(head.headers, chunked=modern, upgrade=upgraded)
         if downstream.keep_alive or upgraded:
             return b"%b\r\n%b\r\n" % (start, section)
@@ -251,7 +254,7 @@ class Exchange:
         """The response has been passed on whole."""
         self._upstream = None
         if self._chunked_out and self.errand is not None:
-            self.downstream.write(last_chunk(self.errand.rules.trailers(trailers)))
+            self.downstream.write(last_chunk(self.errand.rules.trailers(trailers, self._nominated)))
         self._end()
 
     def upstream_lost(self, refusal: Refusal, *, untouched: bool) -> None:
@@ -302,7 +305,9 @@ class Exchange:
 
     def _send_end(self, upstream: Upstream) -> None:
         if self.framing.chunked and self.errand is not None:
-            upstream.write_body(last_chunk(self.errand.rules.trailers(self._trailers)))
+            upstream.write_body(
+                last_chunk(self.errand.rules.trailers(self._trailers, connection_tokens(self.head.headers)))
+            )
         upstream.request_sent()
 
     def _keep(self, data: bytes) -> None:
@@ -375,3 +380,8 @@ class Exchange:
 def too_large(limit: int) -> Refusal:
     """Return the refusal of a body that is longer than its route allows."""
     return Refusal("too_large", f"The request body exceeds {limit} bytes.", close=True)
+
+
+def _status_line(head: ResponseHead) -> bytes:
+    """Return the status line with our own version (RFC 9112 section 2.3)."""
+    return head.status_line if head.minor else b"HTTP/1.1" + head.status_line[8:]

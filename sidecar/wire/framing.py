@@ -1,7 +1,8 @@
 """Where a message's body ends (RFC 9112 section 6.3): one answer, or a refusal.
 
 Pure decisions on a head that `head` has read. Content-Length and Transfer-Encoding together, lists, signs, other
-codings than chunked, and either of them where none may be: refused, never repaired.
+codings than chunked, and either of them where none may be: refused, never repaired. Only a length with leading zeros,
+which is valid, is written anew (RFC 9110 section 8.6).
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def request_framing(head: RequestHead) -> Framing:
     if not codings and not headers.lengths:
         return EMPTY
     try:
-        framing = _explicit(headers.lengths, codings, head.minor)
+        framing = _explicit(headers, codings, head.minor)
     except _AmbiguousError:
         raise Refusal("bad_request", "The framing of the request's body is ambiguous.", close=True) from None
-    if head.method == b"CONNECT":
+    if head.method == b"CONNECT" and framing is not EMPTY:
         raise Refusal("bad_request", "CONNECT carries no body.", close=True)
     return framing
 
@@ -59,7 +60,7 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     explicit = UNTIL_CLOSE
     if codings or headers.lengths:
         try:
-            explicit = _explicit(headers.lengths, codings, head.minor)
+            explicit = _explicit(headers, codings, head.minor)
         except _AmbiguousError:
             raise InvalidResponseError from None
     if status < 200 or status == 204:  # noqa: PLR2004 - RFC 9110 section 15
@@ -77,7 +78,8 @@ def _codings(headers: Headers) -> list[bytes]:
     return codings
 
 
-def _explicit(lengths: list[bytes], codings: list[bytes], minor: int) -> Framing:
+def _explicit(headers: Headers, codings: list[bytes], minor: int) -> Framing:
+    lengths = headers.lengths
     if len(lengths) + len(codings) != 1:
         raise _AmbiguousError
     if codings:
@@ -88,4 +90,6 @@ def _explicit(lengths: list[bytes], codings: list[bytes], minor: int) -> Framing
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
         raise _AmbiguousError
     length = int(digits)
+    if len(digits) > 1 and digits.startswith(b"0"):
+        headers.restate_length(length)
     return Framing(length) if length else EMPTY

@@ -8,6 +8,7 @@ octet at every place to keep that true. So each line is NAME ":" VALUE, as llhtt
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import httptools
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 LONGEST_RESPONSE_HEAD = 256 * 1024  # bytes; the limits for callers do not bind upstreams
 MOST_RESPONSE_HEADERS = 1000
 
+# Methods that llhttp does not know. PRI is HTTP/2's own; to some readers the others mean HEAD, CONNECT and TRACE in any
+# case, which would give the message, or its response, another end.
+_EXTENSION_METHOD = re.compile(rb"(?!(?i:PRI|HEAD|CONNECT|TRACE) )[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?= )")
 _BARE_STATUS = 12  # "HTTP/1.1 200": some upstreams leave out the space, which we may not (RFC 9112 section 4)
 _REASON = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9112 section 4: reason-phrase
 
@@ -49,17 +53,18 @@ def parse_request(head: bytes, limits: Limits, hearing: Hearing) -> RequestHead:
     """Read a request head: from the request line to the empty line, both included; raise `Refusal`."""
     sink = _Sink()
     parser = httptools.HttpRequestParser(sink)
+    extension = b""
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:  # an upgrade or CONNECT: the head is whole, what follows is not for llhttp
         pass
     except httptools.HttpParserError:
-        raise Refusal("bad_request", "The request head is malformed.", close=True) from None
+        extension = _read_extension(head, sink)
     if not sink.complete:
-        raise Refusal("bad_request", "The request head is malformed.", close=True)
+        raise _malformed()
     line_end = head.find(b"\r\n")
     start = head[:line_end]
-    method = parser.get_method()
+    method = extension or parser.get_method()
     target = sink.target
     if start == b"%b %b HTTP/1.1" % (method, target):
         minor = 1
@@ -77,6 +82,25 @@ def parse_request(head: bytes, limits: Limits, hearing: Hearing) -> RequestHead:
             raise Refusal("headers_too_large", f"The request has more than {limits.header_count} headers.", close=True)
         headers = hearing.hear(section, lines, minor)
     return RequestHead(method, target, minor, headers)
+
+
+def _read_extension(head: bytes, sink: _Sink) -> bytes:
+    """Read a head whose method llhttp may not know, under another one; return the method (RFC 9110 section 9.1)."""
+    method = _EXTENSION_METHOD.match(head)
+    if method is None:
+        raise _malformed()
+    sink.complete = False
+    try:
+        httptools.HttpRequestParser(sink).feed_data(b"POST" + head[method.end() :])
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError:
+        raise _malformed() from None
+    return method[0]
+
+
+def _malformed() -> Refusal:
+    return Refusal("bad_request", "The request head is malformed.", close=True)
 
 
 def parse_response(head: bytes, hearing: Hearing) -> ResponseHead:

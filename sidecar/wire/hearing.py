@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from sidecar.message import Headers
+from sidecar.message import Headers, as_some_read_it
 
 _MOST_REMEMBERED = 1024  # in one generation
 _LONGEST_REMEMBERED = 4 * 1024  # bytes
@@ -51,7 +51,7 @@ class Hearing:
     """The ear for requests, or for responses, of one configuration.
 
     `names` are the lower-case names that speak. A cookie line (`cookie`, `set-cookie`) speaks where it names one of
-    `cookies`. A name that becomes one of `names` when `_` is taken for `-`, as CGI does, speaks too.
+    `cookies`. A name that some readers take for one of `names` (X_Session.Id), as CGI does, speaks too.
     """
 
     __slots__ = ("_cookies", "_kinds", "_memos", "_names", "_sections", "recall")
@@ -98,7 +98,7 @@ class Hearing:
         elif lower in (b"cookie", b"set-cookie") and lower not in self._names:
             kind = _COOKIE
         else:
-            kind = _SPEAKS if lower in self._names or lower.replace(b"_", b"-") in self._names else _MUTE
+            kind = _SPEAKS if lower in self._names or as_some_read_it(lower) in self._names else _MUTE
         if len(self._kinds) < _MOST_NAMES:
             self._kinds[name] = kind
         return kind

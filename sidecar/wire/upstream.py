@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
-from sidecar.headers import connection_tokens
+from sidecar.headers import connection_tokens, switches_as_offered
 from sidecar.wire import body, framing
 from sidecar.wire.body import BodyReader, BrokenBodyError, CloseReader
 from sidecar.wire.context import NEVER
@@ -240,7 +240,7 @@ class Upstream(asyncio.Protocol):
             data = rest
 
     def _final(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
-        if head.status == SWITCHING and not exchange.upgrade:
+        if head.status == SWITCHING and not (exchange.upgrade and switches_as_offered(exchange.head, head)):
             raise InvalidResponseError
         frame = framing.response_framing(head, exchange.head.method)
         out = exchange.response(head, frame)

@@ -132,7 +132,7 @@ def judge(corridor: Corridor, client: Raw, case: Case) -> None:
 
 
 def _answers(client: Raw, case: Case) -> list[Answer]:
-    methods = [expected.method for expected in case.sees] or [case.stream.split(b" ", 1)[0].upper()]
+    methods = [expected.method for expected in case.sees] or [case.stream.split(b" ", 1)[0]]
     return client.answers([method if method.isalpha() else b"GET" for method in methods])
 
 

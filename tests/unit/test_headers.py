@@ -78,7 +78,7 @@ def test_upgrade_is_wanted_only_where_a_tunnel_can_carry_it(lines: list[bytes], 
 )  # fmt: skip
 def test_trailers_that_go_on(trailers: list[tuple[bytes, bytes]], kept: list[bytes]):
     """[HD-18, HD-07] None that frame, route, authenticate or identify."""
-    assert TOKEN_RULES.trailers(trailers) == kept
+    assert TOKEN_RULES.trailers(trailers, frozenset()) == kept
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,8 @@ METHODS = [
     *(Case(f"SM-14-method-{method.decode()}", method + b" @/x@ HTTP/1.1\r\nHost: @host@\r\n\r\n",
            (Expected(method, b"/x"),))
       for method in (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND", b"REPORT", b"PURGE",
-                     b"MKCOL", b"QUERY")),
+                     b"MKCOL", b"QUERY", b"BASELINE-CONTROL", b"UPDATEREDIRECTREF", b"DESCRIBE", b"SOURCE", b"FOO", b"get", b"Post",
+                     b"GETX", b"GE", b"x", b"!#$%&'*+-.^_`|~09", b"X" * 64)),
 ]  # fmt: skip
 
 
