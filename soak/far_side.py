@@ -162,7 +162,7 @@ class FarSide:
             "by_user": by_user,
             "last_arrival": max(arrivals, default=0.0),
             "revocations": sum(record.endpoint == "/revoke" for record in self.server.requests),
-            "wrong": {fault: count for (_, fault), count in self.uses.items() if fault},
+            "wrong": self._wrong(),
             "uses": sum(self.uses.values()),
             "reuses": [reuse._asdict() for reuse in self.register.reuses],
         }
@@ -171,6 +171,12 @@ class FarSide:
         self.uses.clear()
         self.register.reuses.clear()
         return books
+
+    def _wrong(self) -> Counter[str]:
+        wrong: Counter[str] = Counter()
+        for (_, fault), count in self.uses.items():
+            wrong.update({fault: count} if fault else {})
+        return wrong
 
     def do_dead(self) -> list[str]:
         families = {id(token.family): token.family for token in self.register.refresh.values()}

@@ -8,6 +8,7 @@ it reads its configuration, opens its store, listens. It is killed like any othe
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import select
@@ -79,21 +80,26 @@ class Nest:
             await self._process.wait()
 
 
-def _import_everything() -> None:
+def _warm_up(file: str) -> None:
+    """Import what an instance imports, and do once what it remembers: each fork would do it again."""
     import aiohttp  # noqa: F401
+    import anyio._backends._asyncio  # noqa: F401
     import redis.asyncio  # noqa: F401
+    import uvloop  # noqa: F401
 
     import sidecar.app
     import sidecar.cli
-    import sidecar.config.loading
+    import sidecar.oauth.client_auth
     import sidecar.provider
-    import sidecar.provider_http
     import sidecar.stores.redis_driver
     import sidecar.stores.sqlite  # noqa: F401
+    from sidecar import config, provider_http
     from sidecar.config import apart
 
     # The configuration is read by the process itself, as where there can be no other.
-    apart._start = lambda *_: None  # type: ignore[assignment]  # noqa: SLF001
+    apart._start = lambda *_: None  # noqa: SLF001
+    config.load(file, {})
+    provider_http._default_context()  # noqa: SLF001
 
 
 def _become(arguments: list[str], log: str) -> None:
@@ -111,10 +117,14 @@ def _become(arguments: list[str], log: str) -> None:
 
 
 def main() -> None:
-    _import_everything()
+    warm = False
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
     for line in iter(sys.stdin.readline, ""):
         asked: list[Any] = json.loads(line)
+        if not warm:
+            warm = True
+            _warm_up(asked[0][-1])
+            gc.freeze()
         if pid := os.fork():
             print(pid, flush=True)
         else:
