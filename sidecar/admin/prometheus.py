@@ -8,23 +8,16 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
-
 from sidecar import __version__
+from sidecar.admin import process, text_format
 from sidecar.metrics import BOUNDS, NO_ROUTE, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from prometheus_client.core import Metric
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[tuple[str, ...], float]
 """The values of a family's labels, and the number."""
 
@@ -111,10 +104,9 @@ FAMILIES = (
 HISTOGRAM = "sidecar_request_seconds"
 HISTOGRAM_HELP = "Seconds from the head of a request to the end of its response, by route."
 PROCESS = "process_"
-"""The prefix of prometheus_client's own family of process metrics (memory, CPU, file descriptors)."""
+"""The prefix of what the system says of the process (memory, CPU, file descriptors)."""
 _SUM = "sum"
 """Stands where a bucket's number does, for the sum of a histogram."""
-_KINDS = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
 Snapshot = Mapping[str, Iterable[tuple[Sequence[str], float]]]
 """By family: the values of its labels, and the number. A histogram's further label is the number of a bucket."""
 
@@ -123,26 +115,25 @@ def read(metrics: Metrics) -> dict[str, list[tuple[list[str], float]]]:
     """Return what `metrics` holds now, and what the system says of this process, as plain data."""
     found = {family.name: [(list(labels), value) for labels, value in family.samples(metrics)] for family in FAMILIES}
     found[HISTOGRAM] = list(_latencies(metrics))
-    for metric in _process().collect():
-        found |= {sample.name: [([], sample.value)] for sample in metric.samples}
-    return found
+    return found | {name: [([], value)] for name, value in process.values().items()}
 
 
 def write(snapshot: Snapshot) -> bytes:
     """Return a snapshot in Prometheus's text format."""
-    registry = CollectorRegistry()
-    registry.register(_Collector(snapshot))
-    return generate_latest(registry)
+    parts = []
+    for name, kind, text, labels, _ in FAMILIES:
+        parts.append(text_format.heading(name, kind, text))
+        parts += [text_format.sample(name, labels, values, number) for values, number in snapshot.get(name, ())]
+    parts += _histogram(snapshot)
+    for name, kind, text in process.READINGS:
+        found = [text_format.sample(name, (), (), number) for _, number in snapshot.get(name, ())]
+        parts += [text_format.heading(name, kind, text), *found] if found else []
+    return "".join(parts).encode()
 
 
 def exposition(metrics: Metrics) -> Callable[[], bytes]:
     """Return a function that writes `metrics` and the process's own in Prometheus's text format."""
     return lambda: write(read(metrics))
-
-
-@cache
-def _process() -> ProcessCollector:
-    return ProcessCollector(registry=None)
 
 
 def _latencies(metrics: Metrics) -> Iterator[tuple[list[str], float]]:
@@ -152,37 +143,13 @@ def _latencies(metrics: Metrics) -> Iterator[tuple[list[str], float]]:
             yield [name, _SUM], tally.seconds
 
 
-class _Collector(Collector):
-    """What prometheus_client calls on a scrape, and never at registration."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterator[Metric]:
-        for name, kind, text, labels, _ in FAMILIES:
-            metric = _KINDS[kind](name, text, labels=labels)
-            for values, number in self._snapshot.get(name, ()):
-                metric.add_metric(values, number)
-            yield metric
-        yield self._latency()
-        for told in _process().collect():
-            name = _sampled(told)
-            for _, number in self._snapshot.get(name, ()):
-                told.samples.clear()
-                told.add_sample(name, {}, number)
-                yield told
-
-    def _latency(self) -> Metric:
-        metric = HistogramMetricFamily(HISTOGRAM, HISTOGRAM_HELP, labels=["route"])
-        routes: dict[str, dict[str, float]] = {}
-        for (route, bucket), number in self._snapshot.get(HISTOGRAM, ()):
-            routes.setdefault(route, {})[bucket] = number
-        bounds = [*map(str, BOUNDS), "+Inf"]
-        for route, found in routes.items():
-            cumulative = accumulate(found[str(at)] for at in range(len(bounds)))
-            metric.add_metric([route], buckets=list(zip(bounds, cumulative, strict=True)), sum_value=found[_SUM])
-        return metric
-
-
-def _sampled(metric: Metric) -> str:
-    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+def _histogram(snapshot: Snapshot) -> Iterator[str]:
+    yield text_format.heading(HISTOGRAM, "histogram", HISTOGRAM_HELP)
+    routes: dict[str, dict[str, float]] = {}
+    for (route, bucket), number in snapshot.get(HISTOGRAM, ()):
+        routes.setdefault(route, {})[bucket] = number
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    for route, found in routes.items():
+        cumulative = accumulate(found[str(at)] for at in range(len(bounds)))
+        counts = zip(bounds, cumulative, strict=True)
+        yield text_format.histogram(HISTOGRAM, ("route",), (route,), counts, found[_SUM])

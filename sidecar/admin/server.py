@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from sidecar.admin import guard, page
+from sidecar.admin import guard, page, text_format
 from sidecar.admin.problems import HEADERS, Problem, document, meaning
 from sidecar.admin.sessions import SessionApi, read_object, show
 from sidecar.settings import KIB
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Asked], Awaitable[Told]]
 
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SESSION = "/v1/sessions/"
 _OWN = tuple(HEADERS.items())
 
@@ -108,7 +107,7 @@ class _Views:
         return show(told, 200 if readiness.ready else 503)
 
     async def metrics(self, _request: Asked) -> Told:
-        return Told(200, await _value(self._state.metrics_text()), (("Content-Type", METRICS_TYPE),))
+        return Told(200, await _value(self._state.metrics_text()), (("Content-Type", text_format.CONTENT_TYPE),))
 
     async def page(self, _request: Asked) -> Told:
         status = await _value(self._state.status())

@@ -34,7 +34,7 @@ ROOMS = {
     "redis": ("sidecar.stores",),
     "aiohttp": ("sidecar.login", "sidecar.demo"),
     "click": ("sidecar.cli", "sidecar.__main__"),
-    "prometheus_client": ("sidecar.admin",),
+    "prometheus_client": (),
     "watchfiles": ("sidecar.config.watch",),
     "uvloop": ("sidecar.process",),
     "cryptography": ("sidecar.credentials.vault", "sidecar.demo"),

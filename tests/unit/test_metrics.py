@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.admin import exposition
@@ -136,3 +137,19 @@ def test_every_metric_is_documented_and_every_documented_one_exists():
     assert documented == existing | {HISTOGRAM: ("histogram", ("route",))}
     shown = {name[0] for name in _samples(Metrics()) if name[0].startswith("process_")}
     assert shown <= set(re.findall(r"`(process_\w+)`", DOCS.read_text()))
+
+
+def test_text_is_what_prometheus_own_client_would_read_and_write():
+    """Odd names survive the format, and of the process the same is told as by Prometheus's client."""
+    metrics = Metrics()
+    odd = 'a"b\\c\nd{e},f="g"'
+    metrics.route(odd).answered(200, 0.01)
+    found = _samples(metrics)
+    assert found["sidecar_requests_total", f"route={odd}", "status_class=2xx"] == 1
+    theirs = {sample.name: sample.value for one in ProcessCollector(registry=None).collect() for sample in one.samples}
+    ours = {name[0]: value for name, value in found.items() if name[0].startswith("process_")}
+    assert ours.keys() == theirs.keys()
+    for name in ("process_start_time_seconds", "process_max_fds"):
+        assert ours[name] == theirs[name]
+    assert ours["process_resident_memory_bytes"] == pytest.approx(theirs["process_resident_memory_bytes"], rel=0.1)
+    assert ours["process_cpu_seconds_total"] == pytest.approx(theirs["process_cpu_seconds_total"], abs=0.5)
