@@ -62,9 +62,22 @@ def run(path: Path, environ: Mapping[str, str], reading: Reading) -> int:
     """
     process.keep_no_core()
     settings = reading.settings()
+    workers = _workers(settings)
+    if workers > 1:
+        from sidecar.workers import working  # noqa: PLC0415 - one process needs nothing of it
+
+        return working.run(settings, str(path), environ, workers)
     with asyncio.Runner(loop_factory=process.loop_factory()) as runner:
         runner.run(_until_signal(settings, str(path), environ))
     return 0
+
+
+def _workers(settings: Settings) -> int:
+    if settings.workers == 1:
+        return 1
+    from sidecar.workers import cpus  # noqa: PLC0415
+
+    return cpus.number(settings.workers)
 
 
 async def _until_signal(settings: Settings, path: str, environ: Mapping[str, str]) -> None:

@@ -17,12 +17,25 @@ Row = tuple[list[str], float]
 Snapshot = dict[str, list[Row]]
 """By family: the values of its labels, and the number."""
 
-SUMMED = frozenset(["sidecar_connections", "sidecar_upstream_connections", "process_resident_memory_bytes",
-                    "process_virtual_memory_bytes"])  # fmt: skip
+SUMMED = frozenset(
+    [
+        "sidecar_connections",
+        "sidecar_upstream_connections",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+    ]
+)
 LARGEST = frozenset(["sidecar_sessions", "sidecar_build_info", "process_open_fds"])
 SMALLEST = frozenset(["process_max_fds", "process_start_time_seconds"])
-SUPERVISED = frozenset(["sidecar_workers", "sidecar_config_valid", "sidecar_config_last_reload_success_timestamp_seconds",
-                        "sidecar_config_reloads_total", "sidecar_worker_restarts_total"])  # fmt: skip
+SUPERVISED = frozenset(
+    [
+        "sidecar_workers",
+        "sidecar_worker_restarts_total",
+        "sidecar_config_valid",
+        "sidecar_config_last_reload_success_timestamp_seconds",
+        "sidecar_config_reloads_total",
+    ]
+)
 """What each worker would count for itself and the supervisor knows for all."""
 GAUGES = SUMMED | LARGEST | SMALLEST | SUPERVISED
 """What ends with its worker; every other family is a counter."""

@@ -1,0 +1,91 @@
+"""New processes: what a supervisor must do before it forks, and what a child must let go of.
+
+The supervisor has one thread and no event loop, so that forking is safe. It forks and does not execute anew: a child
+has all modules at once, shared in memory, of the version that was started, and its secrets come by no argument,
+variable or file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEARD = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_IGNORED = (signal.SIGINT, signal.SIGHUP)  # a terminal sends them to all; the supervisor passes them on
+SEND_PATIENCE = 1.0
+
+
+class Signals:
+    """The signals sent to the supervisor, as numbers to read from a socket."""
+
+    def __init__(self) -> None:
+        self.socket, self._writer = socket.socketpair()
+        self.socket.setblocking(False)
+        self._writer.setblocking(False)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in HEARD:
+            signal.signal(number, _noted)
+
+    def arrived(self) -> Iterator[int]:
+        """Yield the signals that have come."""
+        try:
+            yield from self.socket.recv(4096)
+        except BlockingIOError:
+            return
+
+    def forget(self) -> None:
+        """In a child: hear nothing more for the supervisor."""
+        signal.set_wakeup_fd(-1)
+        for number in HEARD:
+            signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
+        self.socket.close()
+        self._writer.close()
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """Do nothing: the number is in the socket."""
+
+
+def fork(signals: Signals) -> tuple[int, socket.socket]:
+    """Return a child's process id and our end of the channel to it; in the child 0 and its end.
+
+    No signal reaches the child while it would still take it for the supervisor's.
+    """
+    ours, theirs = socket.socketpair()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            signals.forget()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    kept, closed = (ours, theirs) if pid else (theirs, ours)
+    closed.close()
+    kept.setblocking(False)
+    return pid, kept
+
+
+def send(channel: socket.socket, data: bytes) -> None:
+    """Send all of `data`; raise `TimeoutError` where the other end does not read for `SEND_PATIENCE` seconds."""
+    channel.settimeout(SEND_PATIENCE)
+    try:
+        channel.sendall(data)
+    finally:
+        channel.setblocking(False)
+
+
+def reap() -> Iterator[tuple[int, int]]:
+    """Yield process id and exit code (minus the signal's number) of each child that has ended."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, os.waitstatus_to_exitcode(status)
