@@ -1,7 +1,8 @@
 """Word of changed files: an in-place write, a rename, a Kubernetes ConfigMap's `..data` swap.
 
-Watches directories, since a watched file goes silent once it is replaced, and compares contents, since directories
-speak of much else. The one window to watchfiles. It decides nothing about what the files hold.
+Looks twice a second at what the names lead to (`stat`, links followed): that needs no thread, no descriptor and no
+word from the system, so network mounts and folders that appear later are no special case. Compares contents when
+something moved, since times change without them. It decides nothing about what the files hold.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import watchfiles
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-DEBOUNCE = 400  # milliseconds of quiet that a burst of changes is waited for
-LOOK_ANYWAY = 5.0  # seconds after which contents are compared without a word from the system (network mounts)
+LOOK = 0.5  # seconds between two looks
+QUIET = 0.2  # seconds without a change that a burst of changes is waited for
+LONGEST_BURST = 10  # such pauses; then contents are compared all the same
+LOOK_ANYWAY = 5.0  # seconds after which contents are compared though nothing moved (coarse clocks)
+
+Marks = tuple[tuple[int, ...], ...]
 
 
 def digest(files: Sequence[str]) -> str:
@@ -38,36 +41,39 @@ async def changes(files: Sequence[str], seen: str | None = None) -> AsyncIterato
 
     `seen` is `digest(files)` from before the configuration was read: what changed since is then not missed.
     """
+    marks = _marks(files)
     last = digest(files) if seen is None else seen
+    clock = asyncio.get_running_loop().time
+    due = clock() + (LOOK_ANYWAY if seen is None else 0.0)
     while True:
-        await _something(_directories(files), seconds=LOOK_ANYWAY if seen is None else 0.0)
-        seen = None
-        now = digest(files)
-        if now != last:
-            last = now
-            yield
+        if marks != (marks := await _settled(files, marks)) or clock() >= due:
+            due = clock() + LOOK_ANYWAY
+            now = digest(files)
+            if now != last:
+                last = now
+                yield
+        await asyncio.sleep(min(LOOK, LOOK_ANYWAY))
 
 
-def _directories(files: Sequence[str]) -> list[str]:
-    """Return the folders of the files and of what their links lead to, as far as they exist."""
-    folders = {os.path.dirname(way(name)) for name in files for way in (os.path.abspath, os.path.realpath)}  # noqa: PTH120
-    return sorted(folder for folder in folders if Path(folder).is_dir())
+async def _settled(files: Sequence[str], before: Marks) -> Marks:
+    """Return the files' marks; where they are changing, those of when it is over."""
+    marks = _marks(files)
+    for _ in range(LONGEST_BURST):
+        if marks == before:
+            break
+        await asyncio.sleep(QUIET)
+        before, marks = marks, _marks(files)
+    return marks
 
 
-async def _something(directories: Sequence[str], *, seconds: float) -> None:
-    """Return when something happened in one of the directories, or after so many seconds."""
-    if not directories or not seconds:
-        await asyncio.sleep(seconds)
-        return
-    words = watchfiles.awatch(
-        *directories,
-        watch_filter=None,
-        debounce=DEBOUNCE,
-        rust_timeout=int(seconds * 1000),
-        yield_on_timeout=True,
-        recursive=False,
-        ignore_permission_denied=True,
-    )
-    async for _ in words:
-        break
-    await words.aclose()
+def _marks(files: Sequence[str]) -> Marks:
+    """Return for each file what changes whenever it is written or replaced."""
+    return tuple(_mark(name) for name in files)
+
+
+def _mark(name: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(name)  # noqa: PTH116 - twice a second
+    except OSError as error:
+        return (error.errno or 0,)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

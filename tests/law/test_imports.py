@@ -35,7 +35,7 @@ ROOMS = {
     "aiohttp": ("sidecar.login", "sidecar.demo"),
     "click": ("sidecar.cli", "sidecar.__main__"),
     "prometheus_client": (),
-    "watchfiles": ("sidecar.config.watch",),
+    "watchfiles": (),
     "uvloop": ("sidecar.process",),
     "cryptography": ("sidecar.credentials.vault", "sidecar.demo"),
 }
