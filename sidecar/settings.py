@@ -70,6 +70,7 @@ class Login:
     bind: Address = Address("127.0.0.1", 8082)
     par: Literal["auto", "require", "never"] = "auto"
     params: tuple[tuple[str, str], ...] = ()
+    resources: tuple[str, ...] = ()
 
     @property
     def secure(self) -> bool:

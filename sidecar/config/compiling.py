@@ -109,6 +109,7 @@ def _login(
         cookie=names[1] if names else "",
         return_to=tuple(model.return_to or [f"{model.public_url}/"]),
         scopes=("openid", *sorted(scopes - {"openid"})),
+        resources=tuple(model.resource or ()),
         params=tuple((model.params or {}).items()),
     )
 

@@ -105,6 +105,9 @@ class LoginKeys(Section):
         "Push authorization requests (RFC 9126): auto where the provider offers it, require or never.",
         _field(Login, "par"),
     )
+    resource: kinds.Resources | None = _key(
+        "Resources that users consent to (RFC 8707): a URI or a list, for providers that renew for no other."
+    )
     params: Params | None = _key("Extra parameters of every authorization request.")
 
 

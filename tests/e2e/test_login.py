@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -731,6 +732,14 @@ async def test_pushed_request_shows_nothing_to_the_browser(tmp_path: Path) -> No
         for status in (502, 503, 502):
             refused(await browser.get("/oauth2/login"), status)
     await runner.cleanup()
+
+
+async def test_authorization_request_names_every_resource_of_the_file(tmp_path: Path) -> None:
+    """RFC 8707 section 2.1: a parameter for each, so that a renewal may ask for any of them later."""
+    login = ", resource: [https://a.example.com, https://b.example.com/x]"
+    async with signing_in(tmp_path, login=login) as running, running.browser() as browser:
+        query = parse_qs(urlsplit(await browser.begin()).query)
+        assert query["resource"] == ["https://a.example.com", "https://b.example.com/x"]
 
 
 async def test_push_that_is_required_and_not_offered_is_refused(tmp_path: Path) -> None:
