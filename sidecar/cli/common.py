@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
-from urllib.parse import urlsplit
 
 import click
 
@@ -122,18 +119,9 @@ class Admin(NamedTuple):
 
     def ask(self, method: str, path: str, body: Any = None, timeout: float = TIMEOUT) -> Answer:
         """Send a request; raise `UnreachableError` where nobody answers, end the command where the address is odd."""
-        connection = self._connection(timeout)
-        headers = {"Host": "localhost"} | ({"Content-Type": "application/json"} if body is not None else {})
-        if self.token is not None:
-            headers["Authorization"] = f"Bearer {self.token.reveal()}"
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            return Answer(response.status, _decoded(response.read()))
-        except (OSError, http.client.HTTPException) as error:
-            raise UnreachableError(f"no sidecar answers at {self.url} ({type(error).__name__})") from None
-        finally:
-            connection.close()
+        from sidecar.cli import asking
+
+        return asking.ask(self, method, path, body, timeout)
 
     def asked(self, method: str, path: str, body: Any = None) -> Any:
         """Return the JSON of a successful answer; end the command with one line otherwise."""
@@ -142,12 +130,6 @@ class Admin(NamedTuple):
         except UnreachableError as error:
             fail(str(error))
         return answer.body if is_success(answer) else fail(told(answer))
-
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        if self.url.startswith("unix:"):
-            return _UnixConnection(self.url.removeprefix("unix:").removeprefix("//"), timeout)
-        parts = _split(self.url)
-        return http.client.HTTPConnection(parts[0], parts[1], timeout=timeout)
 
 
 def running(admin: str | None, token_file: Path | None, config: Path | None) -> Admin:
@@ -179,31 +161,3 @@ def told(answer: Answer) -> str:
     """Return one line that says why the listener refused."""
     detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
     return f"the sidecar answered {answer.status}: {detail or 'no reason given'}"
-
-
-def _split(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        if parts.scheme == "http" and parts.hostname and parts.path in ("", "/"):
-            return parts.hostname, parts.port or 80
-    except ValueError:
-        pass
-    fail("--admin takes http://HOST:PORT or unix:PATH", CONFIGURATION)
-
-
-def _decoded(body: bytes) -> Any:
-    try:
-        return json.loads(body) if body else None
-    except ValueError:
-        return None
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.stores.redis_store import RedisStore
-from sidecar.stores.redis_url import parse
-
 if TYPE_CHECKING:
     from sidecar.stores.contract import Store
 
 
 def open_store(url: str) -> Store:
     """Return the store of a `redis:`, `rediss:`, `redis+sentinel:` or `redis+cluster:` URL."""
+    from sidecar.stores.redis_store import RedisStore  # noqa: PLC0415 - who has no Redis need not load it
+    from sidecar.stores.redis_url import parse  # noqa: PLC0415
+
     return RedisStore(parse(url))
