@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC
-from email.utils import parsedate_to_datetime
-from http.client import BAD_REQUEST, INTERNAL_SERVER_ERROR, MULTIPLE_CHOICES, OK
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from sidecar.model import (
@@ -80,7 +79,7 @@ def judge(
     seconds since the epoch; `asked` is the scope asked for.
     """
     trouble = judge_status(status, headers, now)
-    if isinstance(trouble, Unavailable) or (trouble and status < BAD_REQUEST):
+    if isinstance(trouble, Unavailable) or (trouble and status < HTTPStatus.BAD_REQUEST):
         return trouble
     try:
         members = read_object(body)
@@ -93,11 +92,11 @@ def judge(
 
 def judge_status(status: int, headers: Mapping[str, str], now: float) -> Unavailable | Invalid | None:
     """Return what the status alone says (RFC 9110 section 15); None for 2xx. A body may say more under 4xx."""
-    if status >= INTERNAL_SERVER_ERROR or status in _NOTHING_KNOWN:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOTHING_KNOWN:
         return Unavailable(f"http_{status}", read_retry_after(headers, now))
-    if MULTIPLE_CHOICES <= status < BAD_REQUEST:
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return Invalid("redirect")
-    return None if OK <= status < MULTIPLE_CHOICES else Invalid(f"http_{status}")
+    return None if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else Invalid(f"http_{status}")
 
 
 def _refused(error: object, status: int, retry_after: float | None) -> Outcome:
@@ -178,6 +177,8 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _seconds_until(date: str, now: float) -> float:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 15 modules for what servers seldom send
+
     try:
         when = parsedate_to_datetime(date)
         # RFC 9110 section 5.6.7: an HTTP-date is in UTC, asctime's form too.
