@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from typing import Any
 
 from soak.command import main, progress
@@ -24,7 +25,7 @@ OPTIONS = {
     "failovers": (2, "times that Redis loses its primary"),
     "between": (15.0, "seconds of load after a failover, and again after what was killed has come back"),
     "ends": (3, "sessions that are ended in each of three ways"),
-    "pause": (0.1, "seconds between two requests of a user to one instance, on average"),
+    "pause": (0.2, "seconds between two requests of a user to one instance, on average"),
     "seed": (1, "of everything that is drawn at random"),
 }
 
@@ -50,6 +51,7 @@ def figures(stage: Stage, load: Load, story: Story, arguments: argparse.Namespac
         "instances": len(stage.sidecars),
         "users": arguments.users,
         "sign_ins": story.sign_ins,
+        "sign_outs_sent_again": story.again,
         "pushed_requests": len(stage.issuer.told("pushed")),
         "requests": sum(sum(phase.codes.values()) for phase in load.phases),
         "served": dict(stage.api.served),
@@ -63,7 +65,7 @@ def figures(stage: Stage, load: Load, story: Story, arguments: argparse.Namespac
         "last_token_after_end": story.figures(),
         "back_channel_logouts": len(stage.issuer.told("backchannel", error="")),
         "revocations": len(stage.issuer.told("revocation")),
-        "complaints": complaints(stage),
+        "complaints": sum((one.complaints() for one in stage.sidecars), Counter()),
         "failures": {
             "wrong_token": stage.api.wrong[:10],
             "wrong_answer": load.wrong[:10],
@@ -86,15 +88,6 @@ def spread_of(renewed: list[issuer.Event]) -> list[int]:
         key = (one["subject"], one["resource"])
         counts[key] = counts.get(key, 0) + 1
     return [min(counts.values(), default=0), max(counts.values(), default=0)]
-
-
-def complaints(stage: Stage) -> dict[str, int]:
-    """Return what the sidecars logged as warnings and errors."""
-    total: dict[str, int] = {}
-    for sidecar in stage.sidecars:
-        for event, count in sidecar.events().items():
-            total[event] = total.get(event, 0) + count
-    return total
 
 
 def show(phases: list[Phase]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 
-from aiohttp import BasicAuth, ClientSession, ClientTimeout, ServerDisconnectedError, web
+from aiohttp import BasicAuth, ClientConnectionError, ClientSession, ClientTimeout, web
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
@@ -16,6 +16,7 @@ from joserfc.jwk import KeySet
 from soak.fleet import HOST
 from soak.oidc_provider.issuer import API, CLIENT, RESOURCES
 
+TRIES = 3
 EXPECTED = jwt.JWTClaimsRegistry(exp={"essential": True}, sub={"essential": True}, scope={"essential": True})
 
 
@@ -86,13 +87,14 @@ class Api:
         return str(told["sub"]) if good else ""
 
     async def _ask(self, path: str, form: dict[str, str]) -> dict[str, object]:
-        """Send a form to the provider; once more where it closed the idle connection (Node does after five seconds)."""
-        try:
-            async with self._client.post(self._issuer + path, data=form, auth=BasicAuth(*API)) as answer:
-                return await answer.json()
-        except ServerDisconnectedError:
-            async with self._client.post(self._issuer + path, data=form, auth=BasicAuth(*API)) as answer:
-                return await answer.json()
+        """Send a form to the provider; again where it closed the idle connection (Node does after five seconds)."""
+        for _ in range(TRIES):
+            try:
+                async with self._client.post(self._issuer + path, data=form, auth=BasicAuth(*API)) as answer:
+                    return await answer.json()
+            except ClientConnectionError:
+                continue
+        raise web.HTTPServiceUnavailable
 
     async def _verified(self, token: str, route: str) -> str:
         """Return the user, or the application, of a JWT that is good for this route, "" for every other."""

@@ -54,6 +54,7 @@ class Story:
         self.ends: list[End] = []
         self.last: dict[str, float] = {}  # by user: seconds from the end of the session to its last token
         self.sign_ins = 0
+        self.again = 0  # sign-outs that were told 503 and sent once more
         self.wrong: list[str] = []
         self._stage, self._load, self._arguments = stage, load, arguments
         self._browsers: dict[str, Browser] = {}
@@ -138,7 +139,9 @@ class Story:
 
     async def _sign_out(self, user: str) -> list[Awaitable[None]]:
         """Sign out at the sidecar; further, as the browser is led, at the provider, which then tells the sidecar."""
-        return [self._led_on(user, await self._browsers[user].sign_out())]
+        location = await self._browsers[user].sign_out()
+        self.again += self._browsers[user].again
+        return [self._led_on(user, location)]
 
     async def _led_on(self, user: str, location: str) -> None:
         landed = await self._browsers[user].sign_out_at_provider(location)

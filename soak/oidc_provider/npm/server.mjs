@@ -82,8 +82,8 @@ function configuration({ client, api, resources, life, publicUrl }) {
       revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
-        // an authorization request without `resource` is for all that users may use; a token request names one
-        defaultResource: (_ctx, _client, oneOf) => (oneOf ? undefined : [...ours].filter(([, { app }]) => !app).map(([name]) => name)),
+        // what the authorization request does not name is not granted, and never renewed for
+        defaultResource: () => undefined,
         getResourceServerInfo: (_ctx, name) => {
           const { scope, format } = ours.get(name);
           return {
