@@ -85,6 +85,7 @@ class Program:
         self._reloading = asyncio.Lock()
         self._drained_by = 0.0  # time.monotonic()
 
+    _vault: Vault
     broker: Broker
     admin_state: AdminState
 
@@ -118,7 +119,7 @@ class Program:
         """Start everything; `stack` ends it in reverse order."""
         stack.push_async_callback(self.store.close)
         await self._ask_store(self.store.ping)
-        vault = Vault(await key_ring(self.settings.store, self.store))
+        vault = self._vault = Vault(await key_ring(self.settings.store, self.store))
         local = self.settings.store.on_outage == "local"
         self.broker = Broker(specs(self.settings), self.providers, self.store, vault, clock=self.clock, local=local)
         stack.push_async_callback(self._close_providers)
@@ -214,6 +215,8 @@ class Program:
     def prepare(self, new: Settings) -> Prepared:
         """Return what is needed to take `new`; raise OSError or ValueError where it cannot be taken."""
         refuse_fixed(self.settings, new)
+        if new.store.keys:
+            self._vault.check(new.store.keys)
         return Prepared(new, providers_of(new, self.providers, self.settings.providers, self.clock))
 
     def discard(self, prepared: Prepared) -> None:
@@ -225,6 +228,8 @@ class Program:
         settings, providers = prepared
         self._retired += [old for name, old in self.providers.items() if providers.get(name) is not old]
         self.providers = providers
+        if settings.store.keys:
+            self._vault.adopt(settings.store.keys)
         self.broker.reconfigure(specs(settings), providers)
         self._take(settings)
         self.admin_state.providers = tuple(settings.providers)

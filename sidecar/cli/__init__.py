@@ -12,7 +12,7 @@ import traceback
 import click
 
 from sidecar import __version__
-from sidecar.cli import inspecting, serving, sessions, tools
+from sidecar.cli import inspecting, keys, serving, sessions, tools
 
 _EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage or a configuration that is refused."
 
@@ -30,6 +30,7 @@ for command in (
     inspecting.routes,
     inspecting.schema,
     sessions.sessions,
+    keys.keys,
     tools.keygen,
     tools.demo,
     serving.healthcheck,

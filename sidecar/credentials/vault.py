@@ -79,11 +79,27 @@ class Vault:
 
     def __init__(self, keys: Sequence[Secret]) -> None:
         """Take keys as `generate_key` makes them; `ValueError` for a malformed key, the same key twice, or none."""
-        raw = [parse_key(key) for key in keys]
-        self._ring = {_key_id(key): AESGCM(key) for key in raw}
-        if not raw or len(self._ring) != len(raw):
-            raise ValueError("the store needs at least one key, and each key once")
-        self._newest = _key_id(raw[0])
+        self._ring = _ring(keys)
+        self._newest = next(iter(self._ring))
+
+    @property
+    def ids(self) -> list[str]:
+        """The names of the keys, newest first: parts of their hashes, which give no key away."""
+        return [key_id.hex() for key_id in self._ring]
+
+    def check(self, keys: Sequence[Secret]) -> None:
+        """Raise `ValueError` where `keys` cannot replace the ring: the key that has sealed so far must stay in it."""
+        if self._newest not in _ring(keys):
+            raise ValueError(
+                "store.keys lacks the key that records are encrypted with now: keep it in the list, behind the new "
+                "one, until `sidecar keys rotate` says that it is not used any more"
+            )
+
+    def adopt(self, keys: Sequence[Secret]) -> None:
+        """Seal with the first of `keys` from now on, and open with all of them. `ValueError` as by `check`."""
+        self.check(keys)
+        self._ring = _ring(keys)
+        self._newest = next(iter(self._ring))
 
     def seal(self, name: str, version: int, plaintext: bytes) -> bytes:
         """Return format, key id, nonce and ciphertext, to be stored as `version` of the record `name`."""
@@ -101,9 +117,22 @@ class Vault:
         except InvalidTag:
             raise SealError("a sealed value is damaged or belongs to another record or version") from None
 
+    def key_of(self, sealed: bytes) -> str:
+        """Return the name of the key that sealed it; `SealError` where nothing of ours did."""
+        head, _, _ = _split(sealed)
+        return head[len(FORMAT) :].hex()
+
     def is_current(self, sealed: bytes) -> bool:
         """Return whether the newest key sealed it; otherwise it should be sealed again."""
         return sealed[:HEAD_BYTES] == FORMAT + self._newest
+
+
+def _ring(keys: Sequence[Secret]) -> dict[bytes, AESGCM]:
+    raw = [parse_key(key) for key in keys]
+    ring = {_key_id(key): AESGCM(key) for key in raw}
+    if not raw or len(ring) != len(raw):
+        raise ValueError("the store needs at least one key, and each key once")
+    return ring
 
 
 def _split(sealed: bytes) -> tuple[bytes, bytes, bytes]:

@@ -19,10 +19,14 @@ TOMBSTONE_LIFE = 86_400.0
 
 
 class Record(NamedTuple):
-    """A stored value and its version. A version never comes back: not after deletion, not after a restart."""
+    """A stored value, its version and when it expires (seconds since the epoch).
+
+    A version never comes back: not after deletion, not after a restart.
+    """
 
     value: bytes
     version: int
+    expires_at: float | None = None
 
 
 def next_version(previous: int | None, now: float) -> int:

@@ -52,7 +52,7 @@ class MemoryStore:
     async def get(self, key: str) -> Record | None:
         """See `Store.get`."""
         row = self._live(key)
-        return Record(row.value, row.version) if row and row.value is not None else None
+        return Record(row.value, row.version, row.expires_at) if row and row.value is not None else None
 
     async def put(
         self, key: str, value: bytes, *, expected: int | None, version: int, expires_at: float | None = None

@@ -129,7 +129,8 @@ def read(key: str, stored: bytes, now: float) -> Record | None:
     if not fields.startswith(FORMAT.encode()) or seal != _seal(key, fields) or not fields.endswith(_crc(value)):
         raise StoreBrokenError("a record in Redis is damaged or not ours")
     version, ends = fields[2 : 2 + VERSION_DIGITS], fields[2 + VERSION_DIGITS :][:TIME_DIGITS].decode()
-    return None if ends != NEVER and ends <= milliseconds(now) else Record(value, int(version))
+    expires_at = None if ends == NEVER else int(ends) / 1000
+    return None if ends != NEVER and ends <= milliseconds(now) else Record(value, int(version), expires_at)
 
 
 def _seal(key: str, fields: bytes) -> bytes:

@@ -27,7 +27,7 @@ NEWEST_CHANGE = "SELECT ifnull(max(seq), 0) FROM changes"
 OTHERS_CHANGES = "SELECT DISTINCT key FROM changes WHERE seq > ? AND writer <> ?"
 
 LIVE = "value IS NOT NULL AND (expires_at IS NULL OR expires_at > :now)"
-GET = f"SELECT value, version, crc = {CRC} FROM records WHERE key = :key AND {LIVE}"  # noqa: S608
+GET = f"SELECT value, version, crc = {CRC}, expires_at FROM records WHERE key = :key AND {LIVE}"  # noqa: S608
 KEYS = f"SELECT key FROM records WHERE key >= :low AND key < :high AND {LIVE} ORDER BY key"  # noqa: S608
 VERSION = f"SELECT version, {LIVE} FROM records WHERE key = :key"  # noqa: S608
 # A lease cannot end later than one lease from now, unless the clock was set back: then it does not count.
@@ -60,7 +60,7 @@ class SqliteRecords:
             row = connection.execute(GET, {"key": key, "now": self._clock()}).fetchone()
         if row and not row[2]:
             raise StoreBrokenError(f"a record in {self._file.path} is damaged: {RECOVERY}")
-        return Record(row[0], row[1]) if row else None
+        return Record(row[0], row[1], row[3]) if row else None
 
     def put(self, key: str, value: bytes, expected: int | None, version: int, expires_at: float | None) -> bool:
         """See `Store.put`."""

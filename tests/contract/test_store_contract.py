@@ -187,12 +187,21 @@ async def test_an_expired_record_is_gone_at_once(store):
     await store.ping()
     await store.put("key", b"x", expected=None, version=1, expires_at=time.time() + 0.15)
     await store.put("stays", b"x", expected=None, version=1, expires_at=time.time() + 3600)
-    assert await store.get("key") == Record(b"x", 1)
+    assert (await store.get("key"))[:2] == (b"x", 1)
     await asyncio.sleep(0.16)
     assert await store.get("key") is None
     assert await store.keys("") == ["stays"]
     assert not await store.delete("key")
     assert not await store.put("key", b"y", expected=1, version=2)
+
+
+async def test_a_record_tells_when_it_expires(store):
+    """To the millisecond; None where it does not. Who writes it again can keep that."""
+    at = time.time() + 3600
+    await store.put("ends", b"x", expected=None, version=1, expires_at=at)
+    await store.put("stays", b"x", expected=None, version=1)
+    assert (await store.get("ends")).expires_at == pytest.approx(at, abs=0.002)
+    assert (await store.get("stays")).expires_at is None
 
 
 async def test_a_put_sets_the_expiry_anew(store):

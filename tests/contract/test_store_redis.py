@@ -401,7 +401,7 @@ async def test_the_clock_of_the_redis_host_does_not_matter(shared, hours):
     async with opened(shared.port) as store:
         store._clock = lambda: time.time() + 3600 * hours
         await put(store, expires_at=store._clock() + 30)
-        assert await store.get("key") == Record(b"x", 1)
+        assert (await store.get("key"))[:2] == (b"x", 1)
         assert 25_000 < shared.ask("PTTL", record_key(store, "key")) <= 30_000
         assert await store.keys("") == ["key"]
 
