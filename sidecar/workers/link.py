@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sidecar import observing
@@ -15,13 +14,13 @@ from sidecar.admin import prometheus
 from sidecar.config import apart
 from sidecar.errors import Refusal
 from sidecar.workers.channel import Unpacker, pack
+from sidecar.workers.sharing import share
 
 if TYPE_CHECKING:
     import socket
 
     from sidecar.program import Program
     from sidecar.reloading import Prepared
-    from sidecar.settings import Settings
     from sidecar.workers.channel import Message
 
 PATIENCE = 5.0
@@ -80,12 +79,6 @@ class Link:
             task.cancel()
         self._writer.close()
 
-    def share(self, settings: Settings) -> Settings:
-        """Return the settings as one worker has them: its part of what a limit allows to all."""
-        limits = settings.limits
-        connections, memory = -(-limits.connections // self._workers), limits.replay_memory // self._workers
-        return replace(settings, limits=replace(limits, connections=connections, replay_memory=memory))
-
     async def _listen(self) -> None:
         inbox = Unpacker()
         while data := await self._reader.read(1 << 16):
@@ -129,7 +122,7 @@ class Link:
 
     def _prepare(self, text: bytes) -> str:
         try:
-            self._prepared = self._program.prepare(self.share(apart.unpacked(text)))
+            self._prepared = self._program.prepare(share(apart.unpacked(text), self._workers))
         except (OSError, ValueError) as error:
             return str(error)
         return ""

@@ -14,6 +14,7 @@ from sidecar.program import FLIGHTS
 from sidecar.stores import open_store
 from sidecar.workers import view
 from sidecar.workers.link import Link
+from sidecar.workers.sharing import share
 from sidecar.workers.supervisor import Post, Supervisor
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _work(post: Post, path: str) -> int:
 async def _serve(post: Post, path: str) -> None:
     link = await Link.open(post.channel, post.workers)
     observe = partial(view.admin_state, link, post.number)
-    settings = link.share(post.settings)
+    settings = share(post.settings, post.workers)
     async with app.serve(settings, path, doors=post.doors, worker=post.number, observe=observe) as program:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, program.stopped.set)
         link.attend(program)
