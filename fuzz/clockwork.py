@@ -11,6 +11,8 @@ import heapq
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from sidecar.wire.context import TICK
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -53,7 +55,11 @@ class Clockwork(asyncio.AbstractEventLoop):
                 raise HotLoopError("a loop that never ends")
 
     def advance(self, seconds: float) -> None:
-        """Put the clock forward in one jump; each timer that is due runs once."""
+        """Put the clock forward; each timer that is due runs twice, for the first jump looks like a standstill."""
+        self._jump(seconds)
+        self._jump(TICK)
+
+    def _jump(self, seconds: float) -> None:
         self._now += seconds
         due = []
         while self._timers and self._timers[0][0] <= self._now:

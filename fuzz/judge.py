@@ -6,6 +6,7 @@ with are `reading.StrictRequests`, which shares no code with the sidecar, and h1
 
 from __future__ import annotations
 
+import re
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,8 @@ _NEVER = frozenset(
         b"x-session-id",
     ]
 )  # fmt: skip
+_NO_LETTER = re.compile(rb"[^a-z0-9]")
+_OUR_COOKIE = re.compile(rb"(?:^|[;,])[\s\x85\xa0\"]*sidecar_session[\s\x85\xa0\"]*(?:=|[;,]|$)")
 _TAGS = [b"/tag-%d" % number for number in range(64)]
 
 
@@ -250,12 +253,12 @@ def _headers(request: Request, peer: Peer) -> Iterator[str]:
     if request.all(b"host") != [peer.origin.authority.encode()]:
         yield f"Host is {request.all(b'host')}"
     for name in names:
-        if name in _NEVER or name.replace(b"_", b"-") == b"x-session-id":
+        if name in _NEVER or _NO_LETTER.sub(b"-", name) == b"x-session-id":
             yield f"{name!r} was forwarded"
     if b"connection" in names and b"upgrade" not in names:
         yield "Connection was forwarded"
     for cookie in request.all(b"cookie"):
-        if any(pair.partition(b"=")[0].strip() == b"sidecar_session" for pair in cookie.split(b";")):
+        if _OUR_COOKIE.search(cookie):
             yield f"our cookie was forwarded: {cookie!r}"
 
 

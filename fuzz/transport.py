@@ -31,6 +31,9 @@ class _Socket:
     def setsockopt(self, _level: int, option: int, _value: object) -> None:
         self.lingers = self.lingers or option == socket.SO_LINGER
 
+    def fileno(self) -> int:
+        return -1  # nothing can be read here that was not delivered
+
 
 class FakeTransport:
     """`written` is what the peer got, `ended` how: "" (open), "fin", "reset", or "abort" (an abort without a reset)."""
