@@ -32,7 +32,7 @@ store: {{url: "memory:"}}
 limits: {{{limits}}}
 routes:
   - {{name: streams, match: {{host: {name}}}, upstream: "http://127.0.0.1:{upstream}", as: none}}
-  - {{name: sockets, match: {{host: {name}, path: /ws}}, upstream: "http://127.0.0.1:{sockets}", as: none}}
+  - {{name: next, match: {{host: {name}, path: /next}}, upstream: "http://127.0.0.1:{next_one}", as: none}}
 """
 
 
@@ -90,16 +90,19 @@ async def _listening(port: int, process: subprocess.Popen[bytes], what: str) -> 
 
 
 @asynccontextmanager
-async def lone(far: str, *, limits: str = "", descriptors: int = 0) -> AsyncIterator[tuple[Lone, int]]:
-    """Run a sidecar before the far side `python -m FAR PORT`, which may use PORT + 1 too; yield it and PORT.
+async def lone(
+    far: str, *, twice: bool = False, limits: str = "", descriptors: int = 0
+) -> AsyncIterator[tuple[Lone, int]]:
+    """Run a sidecar before the far side `python -m FAR PORT`; yield it and PORT.
 
-    `limits` are keys of the configuration, `descriptors` is its hard limit of open files (0: ours).
+    What is under `/next` goes to PORT + 1: of the same far side, or `twice` of a second process. `limits` are keys of
+    the configuration, `descriptors` is its hard limit of open files (0: ours).
     """
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     port, admin, upstream = free_port(), free_port(), free_port()
     file, log = folder / "sidecar.yaml", folder / "log"
     file.write_text(
-        CONFIGURATION.format(port=port, admin=admin, upstream=upstream, sockets=upstream + 1, limits=limits, name=NAME)
+        CONFIGURATION.format(port=port, admin=admin, upstream=upstream, next_one=upstream + 1, limits=limits, name=NAME)
     )
     command = [sys.executable, "-m", "sidecar", "run", "-c", str(file), "--log-format", "json"]
     if descriptors:
@@ -108,11 +111,14 @@ async def lone(far: str, *, limits: str = "", descriptors: int = 0) -> AsyncIter
     try:
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         started.append(spawn([sys.executable, "-m", far, str(upstream)], **quiet))
+        if twice:
+            started.append(spawn([sys.executable, "-m", far, str(upstream + 1)], **quiet))
+            await _listening(upstream + 1, started[1], far)
         await _listening(upstream, started[0], far)
         with log.open("wb") as errors:
             started.append(spawn(command, stderr=errors, **quiet))
-        await _listening(port, started[1], "the sidecar")
-        yield Lone(port, admin, started[1], log), upstream
+        await _listening(port, started[-1], "the sidecar")
+        yield Lone(port, admin, started[-1], log), upstream
     finally:
         for process in reversed(started):
             process.kill()

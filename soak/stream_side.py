@@ -1,6 +1,7 @@
 """The upstream of `soak.streams`, as a process: bodies of any length, events at a pace, WebSockets.
 
-Its argument is a port: bodies and events are there, WebSockets at the next one. The bytes of a body are the same for each length, so both ends know their hash.
+Its argument is a port: bodies and events are there, WebSockets at the next one. The bytes of a body are the same for
+each length, so both ends know their hash.
 """
 
 from __future__ import annotations

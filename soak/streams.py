@@ -142,7 +142,7 @@ async def sockets(sidecar: Lone, seconds: float, largest: int) -> tuple[dict[str
     counts = {"pings": 0, "messages": 0, "bytes": 0}
     failures: list[str] = []
     async with connect(
-        f"ws://{NAME}/ws", host=HOST, port=sidecar.port, max_size=1 << 27, compression=None, proxy=None
+        f"ws://{NAME}/next", host=HOST, port=sidecar.port, max_size=1 << 27, compression=None, proxy=None
     ) as ours:
         size = 1
         while True:

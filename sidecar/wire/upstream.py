@@ -125,7 +125,8 @@ class Upstream(asyncio.Protocol):
         self._transport.abort()
 
     def yield_transport(self) -> asyncio.Transport:
-        """Return the connection itself, for a tunnel."""
+        """Return the connection itself, for a tunnel, which has no deadline."""
+        self.deadline = NEVER
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
