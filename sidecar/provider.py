@@ -8,7 +8,7 @@ cap and its own back-off, so a slow one harms no other. RFC 6749 section 3.2, RF
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.gate import Gate, Urgency
@@ -18,13 +18,13 @@ from sidecar.oauth.client_auth import authenticate
 from sidecar.oauth.metadata import Metadata
 from sidecar.oauth.pacing import Pacer, Request
 from sidecar.oauth.token_response import judge
-from sidecar.provider_http import Http
+from sidecar.provider_http import NOT_SENT, Http
 from sidecar.provider_keys import Keys
 from sidecar.provider_metadata import Discovery, Found
 
 if TYPE_CHECKING:
     from sidecar.oauth.signature import KeySet
-    from sidecar.provider_http import Reply
+    from sidecar.provider_http import Reply, Wanted
     from sidecar.settings import ProviderSettings
 
 LATE = 20
@@ -74,14 +74,21 @@ class AuthorizationServer:
         self._last_error = ""
 
     async def token(
-        self, form: Form, *, asked: frozenset[str], late: Late | None = None, urgency: Urgency | None = None
+        self,
+        form: Form,
+        *,
+        asked: frozenset[str],
+        late: Late | None = None,
+        urgency: Urgency | None = None,
+        wanted: Wanted | None = None,
     ) -> Outcome:
         """Send a token request with the parameters of `form`, for the scope `asked`, and return what came of it.
 
         Takes at most the total timeout; while backing off it answers at once. Raises nothing but CancelledError.
         A request that has timed out is broken off, but with `late`, which is given a task: its result is the answer
         that may come within `LATE` seconds more (one that rotated a refresh token has the only one that is left).
-        `urgency` says whether a caller waits: those requests go first.
+        `urgency` says whether a caller waits: those requests go first. `wanted` is asked in the moment of sending:
+        where it says no, nothing is sent and the outcome is `NOT_SENT`.
         """
         request = Request.of(form)
         refusal = self._pacer.refusal(request, self._clock())
@@ -93,7 +100,8 @@ class AuthorizationServer:
                     refusal = self._pacer.admit(request, self._clock(), self._jitter())
                     if refusal is None:
                         waiting.reschedule(None)
-                        return await self._paced(request, form, asked, deadline, late)
+                        exchange = self._exchange(form, asked, wanted)
+                        return await self._paced(request, exchange, deadline, late)
             except TimeoutError:
                 refusal = Unavailable("busy")
         self.requests[BACKED_OFF] += 1
@@ -167,10 +175,10 @@ class AuthorizationServer:
         return asyncio.get_running_loop().time() + self._settings.timeout.total
 
     async def _paced(
-        self, request: Request, form: Form, asked: frozenset[str], deadline: float, late: Late | None
+        self, request: Request, asking: Coroutine[None, None, Outcome], deadline: float, late: Late | None
     ) -> Outcome:
         sent_at, loop = self._clock(), asyncio.get_running_loop()
-        exchange = loop.create_task(self._exchange(form, asked))
+        exchange = loop.create_task(asking)
         try:
             await asyncio.wait([exchange], timeout=deadline - loop.time())
         except asyncio.CancelledError:
@@ -185,6 +193,8 @@ class AuthorizationServer:
             else:
                 late(loop.create_task(self._late(exchange, request, sent_at)))
         now = self._clock()
+        if outcome is NOT_SENT:
+            return outcome
         self._pacer.record(request, outcome, sent_at=sent_at, now=now, jitter=self._jitter())
         self._note(outcome)
         held_until = self._pacer.provider_hold(now)
@@ -199,18 +209,19 @@ class AuthorizationServer:
                 await asyncio.wait([exchange], timeout=1.0)
                 if exchange.done():
                     outcome = exchange.result()
-                    self._pacer.record(request, outcome, sent_at=sent_at, now=self._clock(), jitter=self._jitter())
+                    if outcome is not NOT_SENT:
+                        self._pacer.record(request, outcome, sent_at=sent_at, now=self._clock(), jitter=self._jitter())
                     return outcome
             return Unavailable("timeout")
         finally:
             exchange.cancel()
 
-    async def _exchange(self, form: Form, asked: frozenset[str]) -> Outcome:
+    async def _exchange(self, form: Form, asked: frozenset[str], wanted: Wanted | None) -> Outcome:
         metadata = await self._discovery.metadata()
         if not isinstance(metadata, Metadata):
             return metadata
         requested_at = self._clock()
-        reply = await self._post(metadata.token_endpoint, form)
+        reply = await self._post(metadata.token_endpoint, form, wanted)
         if isinstance(reply, Unavailable | Invalid):
             return reply
         return judge(reply.status, reply.headers, reply.body, requested_at=requested_at, asked=asked, now=self._clock())
@@ -234,9 +245,9 @@ class AuthorizationServer:
         outcome = judge(reply.status, reply.headers, reply.body, requested_at=now, asked=frozenset(), now=now)
         return outcome if isinstance(outcome, Unavailable | ClientRefused) else Invalid("request_uri")
 
-    async def _post(self, endpoint: str, form: Form) -> Reply:
+    async def _post(self, endpoint: str, form: Form, wanted: Wanted | None = None) -> Reply:
         headers, authenticated = authenticate(self._settings, form)
-        return await self._http.post(endpoint, headers, authenticated)
+        return await self._http.post(endpoint, headers, authenticated, wanted)
 
     def _note(self, outcome: Outcome) -> None:
         result = RESULTS[type(outcome)]

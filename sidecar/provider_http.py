@@ -11,6 +11,7 @@ import asyncio
 import functools
 import ssl
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -43,6 +44,9 @@ class Answer(NamedTuple):
 
 
 Reply = Answer | Unavailable | Invalid
+Wanted = Callable[[], bool]
+"""Asked in the moment of sending: says whether the request is still to be sent."""
+NOT_SENT = Unavailable("not_sent")
 
 
 class _Place(NamedTuple):
@@ -75,10 +79,16 @@ class Http:
         except TimeoutError:
             return Unavailable("timeout")
 
-    async def post(self, url: str, headers: Iterable[tuple[str, str]], form: Form) -> Reply:
-        """Send a form, repeated names in their order. Who asks says how long it waits: an answer may be precious."""
+    async def post(
+        self, url: str, headers: Iterable[tuple[str, str]], form: Form, wanted: Wanted | None = None
+    ) -> Reply:
+        """Send a form, repeated names in their order. Who asks says how long it waits: an answer may be precious.
+
+        Returns `NOT_SENT` where it was not `wanted` any more.
+        """
         media_type = ("Content-Type", "application/x-www-form-urlencoded")
-        return await self._send("POST", url, (*OWN_HEADERS, media_type, *headers), urlencode(form).encode("ascii"))
+        body = urlencode(form).encode("ascii")
+        return await self._send("POST", url, (*OWN_HEADERS, media_type, *headers), body, wanted)
 
     async def close(self) -> None:
         """Close every connection; later requests are refused."""
@@ -87,7 +97,14 @@ class Http:
             line.close()
         self._idle.clear()
 
-    async def _send(self, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes | None) -> Reply:
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | None,
+        wanted: Wanted | None = None,
+    ) -> Reply:
         place = _place(url)
         if isinstance(place, Invalid) or self._closed:
             return place if isinstance(place, Invalid) else Unavailable("closed")
@@ -95,7 +112,11 @@ class Http:
         try:
             line = self._kept(place.origin) or await self._connected(place.origin)
             self._busy.add(line)
-            response = await line.ask(_request(method, place, headers, body), MAX_BYTES)
+            request = _request(method, place, headers, body)
+            if wanted is not None and not wanted():  # nothing may come between this and the writing
+                self._keep(place.origin, line)
+                return NOT_SENT
+            response = await line.ask(request, MAX_BYTES)
             self._keep(place.origin, line)
             return Answer(response.status, response.headers, _decoded(response))
         except _FAILURES as error:

@@ -29,8 +29,12 @@ class AuthorizationServer(Protocol):
         asked: frozenset[str],
         late: Callable[[asyncio.Task[Outcome]], None] | None = None,
         urgency: Urgency | None = None,
+        wanted: Callable[[], bool] | None = None,
     ) -> Outcome:
-        """Send a token request for the scope `asked`; `late` is given the answer that comes after the timeout."""
+        """Send a token request for the scope `asked`; `late` is given the answer that comes after the timeout.
+
+        `wanted` is asked in the moment of sending; where it says no, nothing is sent and the outcome is unavailable.
+        """
 
     def resting(self) -> float:
         """Return the seconds for which no token request is sent, after failures."""

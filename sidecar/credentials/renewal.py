@@ -3,7 +3,8 @@
 Carries out what `lifecycle` decides. The rules that keep a rotating refresh token (RFC 6749 section 6, RFC 9700
 section 4.14) alive among many instances and keys:
 
-* It is spent only under the lock of its chain, and only as it was read after taking the lock.
+* It is spent only under the lock of its chain, which is looked at in the moment of sending, and only as it was read
+  after taking the lock.
 * What came of it is stored before anyone is answered (`writer`).
 * An answer that comes after the timeout is not lost: it is waited for with the lock held, and stored like any other.
 * `invalid_grant` ends a chain only where the store, read again, holds nothing newer than what was spent.
@@ -118,9 +119,11 @@ class Renewals:
         late: list[asyncio.Task[Outcome]] = []
         with self.hurry.asking((trip.name, trip.provider)) as urgency:
             urgency.urgent |= not trip.eager
-            outcome, planned = await self._ask(trip, sight, late, urgency)
+            outcome, planned = await self._ask(trip, sight, late, urgency, lease)
         if late:
             self._follow(trip, sight, late[0], lock.pop_all())
+        elif isinstance(outcome, Unavailable) and lease is not None and lease.lost:
+            return None
         return await self._settle(trip, sight, outcome, planned, lock)
 
     async def _take_lock(self, trip: Trip, stack: AsyncExitStack) -> Lease | None:
@@ -132,17 +135,19 @@ class Renewals:
             return None
 
     async def _ask(
-        self, trip: Trip, sight: Sight, late: list[asyncio.Task[Outcome]], urgency: Urgency
+        self, trip: Trip, sight: Sight, late: list[asyncio.Task[Outcome]], urgency: Urgency, lease: Lease | None
     ) -> tuple[Outcome, Plan]:
         """Send the token request, a second one where the first says that only minting is left.
 
-        An answer that is still to come, of a request that has timed out, is put into `late`.
+        An answer that is still to come, of a request that has timed out, is put into `late`. A refresh token is sent
+        only while the lock is ours: between our look at it and the sending we may have been stopped.
         """
         (spec, grant, server, _), planned = trip.bound, sight.plan
         self._kit.counts.renewals[_cause(sight)] += 1
         if sight.held.refresh_token is not None:
             form = grant.renew(spec, sight.held.refresh_token)
-            outcome = await server.token(form, asked=spec.scopes, late=late.append, urgency=urgency)
+            wanted = None if lease is None else lambda: not lease.lost
+            outcome = await server.token(form, asked=spec.scopes, late=late.append, urgency=urgency, wanted=wanted)
             if settle(outcome, planned, sight.held, self._kit.clock(), grant.MINTS) is not Verdict.RETRY_AS_MINT:
                 return outcome, planned
             planned = Plan.MINT

@@ -22,6 +22,7 @@ from sidecar.model import (
     TokenSpec,
     Unavailable,
 )
+from sidecar.provider_http import NOT_SENT
 from sidecar.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Server:
         self.rotate = True
         self.gate = asyncio.Event()
         self.gate.set()
+        self.sending = asyncio.Event()  # cleared: every request is about to go out
+        self.sending.set()
         self.latency = 0
         self.rest = 0.0
         self.tardy = False  # every request times out, and its answer comes when the gate opens
@@ -98,8 +101,13 @@ class Server:
         }
         return {name: value for name, value in {**response, **members}.items() if value is not None}
 
-    async def token(self, form: Form, *, asked: frozenset[str], late: Any = None, urgency: Any = None) -> Outcome:
+    async def token(
+        self, form: Form, *, asked: frozenset[str], late: Any = None, urgency: Any = None, wanted: Any = None
+    ) -> Outcome:
         requested_at = self.clock()
+        await self.sending.wait()
+        if wanted is not None and not wanted():
+            return NOT_SENT
         self.forms.append(dict(form))
         self.urgent.append(urgency is None or urgency.urgent)
         if self.tardy:

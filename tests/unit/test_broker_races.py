@@ -199,6 +199,19 @@ async def test_holder_whose_lease_was_lost_sends_nothing(pair: Pair) -> None:
     assert await pair.at(pair.one) == "access.alice.read.2"
 
 
+async def test_holder_whose_lease_is_lost_before_its_request_goes_out_sends_nothing(pair: Pair) -> None:
+    """[RF-04] It was stopped in between, and another may have spent the refresh token: it looks again."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.server.sending.clear()
+    task = asyncio.create_task(pair.at(pair.one))
+    await pair.idle()
+    pair.views[0].lost = True
+    pair.server.sending.set()
+    assert (await refused(task)).name == "store_unavailable"
+    assert pair.server.calls == 0
+
+
 async def test_sign_out_on_one_instance_ends_the_session_on_the_other(pair: Pair) -> None:
     """[ID-05] As soon as it hears of it."""
     refresh_token = await pair.sign_in("alice")

@@ -19,6 +19,7 @@ import pytest
 from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Token, Unavailable
 from sidecar.oauth.metadata import MetadataError
 from sidecar.provider import AuthorizationServer, ProviderState
+from sidecar.provider_http import NOT_SENT
 from sidecar.settings import ProviderLimit, ProviderSettings, ProviderTimeout
 from tests.support.authorization_server import LEGACY, POST, PUBLIC
 from tests.support.scripted_server import Received, ScriptedServer, always, response, token, until
@@ -376,6 +377,17 @@ async def test_one_success_ends_the_back_off() -> None:
         assert isinstance(await ask(idp), Granted)
         assert isinstance(await ask(idp), Granted)
         assert idp.state() == ProviderState("idp", reachable=True, last_error="", retry_at=None, metadata_loaded=True)
+
+
+async def test_a_request_that_is_not_wanted_any_more_is_not_sent_and_no_failure() -> None:
+    """[RF-04] It is asked when the connection stands, which then serves the next request."""
+    async with ScriptedServer(always(token())) as scripted, client(settings(scripted.url)) as idp:
+        answers = iter([False, True])
+        for expected in (NOT_SENT, None):
+            outcome = await idp.token(FORM, asked=ASKED, wanted=lambda: next(answers))
+            assert outcome is expected or isinstance(outcome, Granted)
+    assert len(scripted.requests) == 1
+    assert idp.state().retry_at is None
 
 
 async def test_a_provider_that_comes_back_is_not_fallen_upon() -> None:
