@@ -21,6 +21,8 @@ SUMMED = frozenset(
     [
         "sidecar_connections",
         "sidecar_upstream_connections",
+        "sidecar_tokens",
+        "sidecar_unstored_refresh_tokens",
         "process_resident_memory_bytes",
         "process_virtual_memory_bytes",
     ]

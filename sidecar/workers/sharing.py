@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from sidecar.settings import MIB
+
 if TYPE_CHECKING:
     from sidecar.settings import Limits, ProviderSettings, Route, Settings
 
+LEAST_MEMORY = 64 * MIB
+"""What a worker may always use: most of it is shared with the others and counted for each of them."""
 Amount = TypeVar("Amount", int, int | None)
 
 
@@ -29,7 +33,7 @@ def _limits(limits: Limits, workers: int) -> Limits:
         limits,
         connections=_part(limits.connections, workers),
         replay_memory=_part(limits.replay_memory, workers),
-        memory=_part(limits.memory, workers),
+        memory=limits.memory and min(limits.memory, max(_part(limits.memory, workers), LEAST_MEMORY)),
     )
 
 

@@ -127,7 +127,8 @@ class Supervisor:
         self._rounds.gone(worker.number)
         self._reloads.gone(worker.number, now)
         if self._stopping is not None:
-            self._code = self._code or (1 if code else 0)
+            clean = code in (0, -signal.SIGTERM)  # one that was just starting heard it before it could listen
+            self._code = self._code or (0 if clean else 1)
         elif not self._complete:
             self._code = code if code > 0 else 1
             self._stop(now)

@@ -10,14 +10,20 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
+import httpx
 import pytest
 
+from tests.support.authorization_server import LEGACY
 from tests.support.process import DEADLINE, Backdrop, Process
 from tests.support.program import ADMIN_TOKEN, BOTH, text
 from tests.support.recording_upstream import Wait
+from tests.support.sign_in import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +39,9 @@ COLD = "".join(
 
 
 class Fleet(Process):
-    """A sidecar with several workers."""
+    """A sidecar with several workers. `public`: where it signs users in."""
+
+    public = ""
 
     @property
     def children(self) -> list[int]:
@@ -94,8 +102,13 @@ def fleet(
 
 @pytest.fixture(scope="module")
 def four(backdrop: Backdrop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Four workers that nobody harms."""
-    with fleet(backdrop, tmp_path_factory.mktemp("four"), 4, "access_log: true", BOTH + COLD) as running:
+    """Four workers that nobody harms; the sidecar itself signs users in."""
+    public = f"http://127.0.0.1:{free_port()}"
+    callback = frozenset([f"{public}/oauth2/callback"])
+    backdrop.server.clients[LEGACY.client_id] = replace(LEGACY, redirect_uris=callback)
+    login = f'login: {{bind: "{public[7:]}", public_url: "{public}", scope: openid profiles.read offline_access}}'
+    with fleet(backdrop, tmp_path_factory.mktemp("four"), 4, f"access_log: true\n{login}", BOTH + COLD) as running:
+        running.public = public
         yield running
 
 
@@ -165,6 +178,34 @@ def test_session_deleted_at_one_worker_is_refused_by_all(four: Fleet, backdrop: 
     assert until(lambda: statuses() == {401}) < 3.0  # a second, and what a busy machine adds
     for connection in connections:
         connection.close()
+
+
+def test_sign_in_begun_at_one_worker_is_completed_by_another(four: Fleet) -> None:
+    """What the first one needs to know of it afterwards is in the browser, sealed, and in the store."""
+    workers = four.children
+    with httpx.Client(timeout=DEADLINE, trust_env=False, headers={"Connection": "close"}) as browser:
+        with alone(workers, 0):
+            begun = browser.get(f"{four.public}/oauth2/login")
+        page = browser.get(begun.headers["location"])
+        action = urljoin(begun.headers["location"], unescape(re.findall(r'action="([^"]+)"', page.text)[0]))
+        chosen = browser.post(action, data={"user": "alice"})
+        with alone(workers, 1):
+            assert browser.get(chosen.headers["location"]).status_code == 303
+        with alone(workers, 2):
+            assert browser.get(f"{four.public}/oauth2/session").json()["subject"] == "alice"
+        cookie = {"Cookie": f"sidecar_session={browser.cookies['sidecar_session']}"}
+    assert {four.ask(PROFILES, cookie).status for _ in range(12)} == {200}
+
+
+@contextmanager
+def alone(workers: list[int], number: int) -> Iterator[None]:
+    """Let one worker run, and none of the others."""
+    others = [pid for at, pid in enumerate(workers) if at != number]
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    for pid in others:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_metrics_of_all_workers_are_one_page(four: Fleet) -> None:
