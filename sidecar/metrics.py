@@ -65,6 +65,9 @@ class Readers:
     token_requests: Callable[[], Mapping[str, Mapping[str, int]]] = dict  # provider → result → count
     upstream_connections: Callable[[], int] = int
     sessions: Callable[[], int | None] = lambda: None
+    credentials: Callable[[], Mapping[str, Mapping[str, float]]] = dict  # what `broker.figures` says
+    sign_ins: Callable[[], Mapping[str, int]] = dict  # result → count
+    unreplicated: Callable[[], int] = int
     log_lines_dropped: Callable[[], int] = int
 
 

@@ -130,6 +130,10 @@ class Program:
             token_requests=lambda: {name: provider.requests for name, provider in self.providers.items()},
             upstream_connections=lambda: self.wire.upstreams,
             log_lines_dropped=logs.dropped,
+            sessions=lambda: int(self.broker.figures()["now"]["sessions"]),
+            credentials=self.broker.figures,
+            sign_ins=lambda: self._login_state.results if self._login_state else {},
+            unreplicated=lambda: int(getattr(self.store, "unreplicated", 0)),
         )
         self.metrics.reloaded(True)
         await self._open_doors(stack, vault)

@@ -62,6 +62,10 @@ def _sessions(metrics: Metrics) -> Iterator[Sample]:
         yield (), count
 
 
+def _credentials(part: str) -> Callable[[Metrics], Iterable[Sample]]:
+    return lambda metrics: [((name,), value) for name, value in metrics.read.credentials().get(part, {}).items()]
+
+
 def _one(read: Callable[[Metrics], float]) -> Callable[[Metrics], Iterable[Sample]]:
     return lambda metrics: [((), read(metrics))]
 
@@ -83,8 +87,20 @@ FAMILIES = (
            (), _one(lambda m: m.connections_total)),
     Family("sidecar_upstream_connections", "gauge", "Open connections to upstreams, idle ones included.",
            (), _one(lambda m: m.read.upstream_connections())),
-    Family("sidecar_sessions", "gauge", "Sessions in the store, where the store can count them cheaply.",
+    Family("sidecar_sessions", "gauge", "Live sessions that this process knows.",
            (), _sessions),
+    Family("sidecar_tokens", "gauge", "Access tokens at hand, by state; renewing: token requests under way.",
+           ("state",), _credentials("tokens")),
+    Family("sidecar_renewals_total", "counter", "Token requests by cause: mint, expiry, background or rejection.",
+           ("cause",), _credentials("renewals")),
+    Family("sidecar_credential_events_total", "counter", "What happened to tokens and their records beside renewals.",
+           ("event",), _credentials("events")),
+    Family("sidecar_unstored_refresh_tokens", "gauge", "Rotated refresh tokens that the store does not have yet.",
+           (), lambda m: [((), m.read.credentials().get("now", {}).get("unstored", 0))]),
+    Family("sidecar_unreplicated_writes_total", "counter", "Writes to Redis that no replica had in time.",
+           (), _one(lambda m: m.read.unreplicated())),
+    Family("sidecar_sign_ins_total", "counter", "Sign-ins by the sidecar: begun, signed_in, or why not.",
+           ("result",), lambda m: [((result,), count) for result, count in sorted(m.read.sign_ins().items())]),
     Family("sidecar_config_reloads_total", "counter", "Reloads of the configuration, by result: ok or failed.",
            ("result",), lambda m: [((result,), m.config_reloads[result]) for result in ("failed", "ok")]),
     Family("sidecar_config_last_reload_success_timestamp_seconds", "gauge",

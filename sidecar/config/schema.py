@@ -109,6 +109,7 @@ class LoginKeys(Section):
         "Resources that users consent to (RFC 8707): a URI or a list, for providers that renew for no other."
     )
     params: Params | None = _key("Extra parameters of every authorization request.")
+    per_second: kinds.Count | None = _key("Sign-ins that may be begun in any second.", _field(Login, "per_second"))
 
 
 class SessionsKeys(Section):

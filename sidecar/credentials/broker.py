@@ -15,11 +15,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from sidecar.credentials.counts import Counts
-from sidecar.credentials.flights import Flights
+from sidecar.credentials.counts import Counts, figures
+from sidecar.credentials.flights import Flights, call_off
 from sidecar.credentials.memory import Credential, Hold, Memory
 from sidecar.credentials.outage import Outages
-from sidecar.credentials.records import Records, app_name
+from sidecar.credentials.records import SESSIONS, Records, app_name
 from sidecar.credentials.registry import AuthorizationServer, Registry
 from sidecar.credentials.renewal import Renewals
 from sidecar.credentials.sessions import Sessions
@@ -32,7 +32,7 @@ from sidecar.errors import Refusal
 from sidecar.model import APPLICATION, TokenKey, TokenSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from sidecar.credentials.ahead import Due
     from sidecar.credentials.vault import Vault
@@ -153,6 +153,11 @@ class Broker:
         states["renewing"] = len(self._flights.tasks())
         return states
 
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Return the numbers that operators see: `tokens` by state, `renewals` by cause, `events` by kind, `now`."""
+        sessions = sum(name.startswith(SESSIONS) for name, _ in self._memory.entries())
+        return figures(self.counts, self.states(), sessions, len(self._writer.kept) + len(self.outages.unstored))
+
     def valid_for(self, now: float) -> float | None:
         """Return the seconds after which the first valid token in use expires without the provider; None: no token."""
         left = [credential.usable_until - now for credential in self._hot.values() if credential.usable(now)]
@@ -166,7 +171,7 @@ class Broker:
     async def close(self, deadline: float) -> None:
         """Wait up to `deadline` seconds for flights and unstored refresh tokens, then call the rest off."""
         self._closed = True
-        await _call_off(self._standing)
+        await call_off(self._standing)
         with suppress(TimeoutError, Refusal):
             async with asyncio.timeout(deadline):
                 while work := self._work():
@@ -174,7 +179,7 @@ class Broker:
                 await self.outages.end()
                 await self.sessions.settle()
                 await self.sessions.flush_last_used()
-        await _call_off(self._work())
+        await call_off(self._work())
 
     # -- one key --------------------------------------------------------------------------------------------------
 
@@ -293,10 +298,3 @@ def _state(credential: Credential, now: float) -> Literal["fresh", "stale", "exp
 
 def _again(hold: Hold) -> Refusal:
     return Refusal(hold.refusal, hold.detail, retry_after=HOLD if hold.refusal in _TO_RETRY else None)
-
-
-async def _call_off(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    called_off = list(tasks)
-    for task in called_off:
-        task.cancel()
-    await asyncio.gather(*called_off, return_exceptions=True)

@@ -52,7 +52,10 @@ def page_of(error: SignInError, pending: Pending | None = None) -> web.Response:
     if trouble.again:
         asked = {"return_to": pending.return_to, "provider": pending.provider} if pending else {}
         again = "/oauth2/login" + (f"?{urlencode(asked)}" if asked else "")
-    return page(trouble.status, pages.trouble(trouble.title, trouble.text, again))
+    response = page(trouble.status, pages.trouble(trouble.title, trouble.text, again))
+    if trouble.status == 503:  # noqa: PLR2004
+        response.headers["Retry-After"] = "5"
+    return response
 
 
 def redirect(location: str, set_cookies: Iterable[str]) -> web.Response:

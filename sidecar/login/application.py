@@ -20,18 +20,21 @@ from sidecar.login.signing_out import SigningOut
 from sidecar.settings import KIB
 
 if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
     from sidecar.login.serving import Handler
     from sidecar.login.state import LoginState
 
 BODY_LIMIT = 64 * KIB
 MACHINES = frozenset(["/oauth2/session", "/oauth2/backchannel-logout"])
 """What programs ask for: their errors are problem documents, all others are pages."""
+SIGN_IN = frozenset(["/oauth2/login", CALLBACK])
 
 
 def make_application(state: LoginState) -> web.Application:
     """Return the application for `state`, which a reload may change while it runs."""
     into, out = SigningIn(state), SigningOut(state)
-    application = web.Application(client_max_size=BODY_LIMIT, middlewares=[as_problems, _troubles])
+    application = web.Application(client_max_size=BODY_LIMIT, middlewares=[as_problems, _troubles(state)])
     router = application.router
     router.add_get("/oauth2/login", into.login, allow_head=False)
     router.add_get(CALLBACK, into.callback, allow_head=False)
@@ -49,18 +52,28 @@ async def _own_headers(_request: web.Request, response: web.StreamResponse) -> N
     response.headers["Server"] = HEADERS["Server"]
 
 
-@web.middleware
-async def _troubles(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Show people a page; what `MACHINES` ask for goes on to be a problem document."""
+def _troubles(state: LoginState) -> Middleware:
+    """Return what shows people a page, and counts it; what `MACHINES` ask for goes on to be a problem document."""
+
+    @web.middleware
+    async def troubles(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await _shown(request, handler)
+        except SignInError as error:
+            if request.path in SIGN_IN:
+                state.results[error.name] += 1
+            return page_of(error)
+
+    return troubles
+
+
+async def _shown(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except SignInError as error:
-        return page_of(error)
     except (Refusal, StoreUnavailableError, StoreBrokenError) as error:
         if request.path in MACHINES:
             raise
-        reason = error.code if isinstance(error, Refusal) else "store_unavailable"
-        return page_of(SignInError("store", reason))
+        raise SignInError("store", error.code if isinstance(error, Refusal) else "store_unavailable") from None
     except web.HTTPException as error:
         if request.path in MACHINES:
             raise

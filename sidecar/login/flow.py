@@ -46,6 +46,7 @@ TROUBLE: dict[str, Trouble] = {
     "refused": Trouble(502, "You were not signed in", "The authorization server refused the request."),
     "unavailable": Trouble(503, "The sign-in is not available", "The authorization server does not answer."),
     "invalid": Trouble(502, "You were not signed in", "The authorization server's answer is not valid."),
+    "busy": Trouble(503, "Too many people sign in at this moment", "Please try again in a few seconds."),
     "store": Trouble(503, "The sign-in is not available", "Sessions cannot be stored at the moment."),
     "signed_out": Trouble(409, "You were signed out", "The authorization server ended the session meanwhile."),
     "cross_site": Trouble(403, "You are still signed in", "Another site asked to sign you out.", False),

@@ -43,6 +43,8 @@ class SigningIn:
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         """Begin a sign-in: send the browser to the authorization server, with all that we keep of it in a cookie."""
+        if not self._state.pace.admits(self._login.per_second, self._state.clock()):
+            raise SignInError("busy")
         landing = flow.landing(request.query.get("return_to"), self._login)
         name = flow.chosen(request.query.get("provider"), self._login)
         party = self._state.party(name)
@@ -55,6 +57,7 @@ class SigningIn:
         cookie = cookies.pending_name(pending.state, secure=secure)
         value = cookies.seal(self._state.sealer, cookie, pending)
         gone = cookies.surplus(cookies_of(request), self._state.sealer, now, secure=secure)
+        self._state.results["begun"] += 1
         lines = [cookies.set_cookie(cookie, value, cookies.PENDING_LIFE, secure=secure)]
         return redirect(location, lines + [cookies.set_cookie(old, "", 0, secure=secure) for old in gone])
 
@@ -66,10 +69,12 @@ class SigningIn:
         try:
             session_id = await self._complete(pending, parameters)
         except SignInError as error:
+            self._state.results[error.name] += 1
             response = page_of(error, pending)
             response.headers.add("Set-Cookie", over)
             return response
         await self._forget(request)
+        self._state.results["signed_in"] += 1
         life = int(self._state.sessions.life.absolute)
         return redirect(
             pending.return_to, [over, cookies.set_cookie(self._login.cookie, session_id, life, secure=secure)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sidecar.login.backchannel import Party
+from sidecar.login.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +30,8 @@ class LoginState:
     sessions: Sessions
     sealer: Sealer
     clock: Callable[[], float]
+    pace: Pace = field(default_factory=Pace)
+    results: Counter[str] = field(default_factory=Counter)  # of sign-ins: "begun", "signed_in" or a row of `TROUBLE`
 
     def party(self, name: str) -> Party:
         """Return a provider and our registration there."""

@@ -812,3 +812,18 @@ async def test_lifetimes_of_the_configuration_hold(tmp_path: Path) -> None:
         running.clock.ahead += 2
         assert (await browser.get("/oauth2/session")).json()["signed_in"] is False
         assert (await running.call(browser)).code == "login_required"
+
+
+async def test_sign_ins_beyond_the_limit_are_asked_to_try_again(tmp_path: Path) -> None:
+    """A flood of beginnings asks nothing of the provider and stores nothing; what came of each is counted."""
+    async with signing_in(tmp_path, login=", per_second: 2") as running, running.browser() as browser:
+        answers = [await browser.get("/oauth2/login") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [303, 303, 503, 503]
+        refused(answers[-1], 503)
+        assert answers[-1].headers["retry-after"]
+        running.clock.ahead += 2
+        assert (await browser.sign_in("alice")).status_code == 303
+        metrics = (await running.admin("GET", "/metrics")).body.decode()
+        counted = dict(re.findall(r'^sidecar_sign_ins_total{result="(\w+)"} (\d+)', metrics, re.MULTILINE))
+        assert counted == {"begun": "3", "busy": "2", "signed_in": "1"}
+        assert re.search(r'^sidecar_tokens{state="fresh"} \d', metrics, re.MULTILINE)

@@ -85,6 +85,9 @@ def test_other_counters_are_shown():
     metrics.read.upstream_connections = lambda: 7
     metrics.read.sessions = lambda: 8
     metrics.read.log_lines_dropped = lambda: 9
+    metrics.read.credentials = lambda: {"tokens": {"fresh": 10}, "events": {"joined": 11}, "now": {"unstored": 12}}
+    metrics.read.sign_ins = lambda: {"begun": 13}
+    metrics.read.unreplicated = lambda: 14
     metrics.reloaded(ok=True)
     metrics.reloaded(ok=False)
     found = _samples(metrics)
@@ -96,6 +99,11 @@ def test_other_counters_are_shown():
     assert found["sidecar_upstream_connections",] == 7
     assert found["sidecar_sessions",] == 8
     assert found["sidecar_log_lines_dropped_total",] == 9
+    assert found["sidecar_tokens", "state=fresh"] == 10
+    assert found["sidecar_credential_events_total", "event=joined"] == 11
+    assert found["sidecar_unstored_refresh_tokens",] == 12
+    assert found["sidecar_sign_ins_total", "result=begun"] == 13
+    assert found["sidecar_unreplicated_writes_total",] == 14
     assert found["sidecar_config_reloads_total", "result=ok"] == 1
     assert found["sidecar_config_reloads_total", "result=failed"] == 1
     assert found["sidecar_config_last_reload_success_timestamp_seconds",] == 1000
@@ -119,7 +127,7 @@ def test_route_that_left_the_configuration_leaves_the_page():
 
 def test_labels_are_bounded_by_the_configuration():
     """[LK-11] No family has a label that a request could fill, and refusals carry codes of the table only."""
-    allowed = {"route", "provider", "status_class", "code", "state", "result", "version", "python"}
+    allowed = {"route", "provider", "status_class", "code", "state", "result", "version", "python", "cause", "event"}
     assert {label for family in FAMILIES for label in family.labels} <= allowed
     metrics = Metrics()
     for code in REFUSALS:
