@@ -30,6 +30,7 @@ class Signals:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in HEARD:
             signal.signal(number, _noted)
+        os.register_at_fork(after_in_child=self.forget)  # also in what reads a new configuration
 
     def arrived(self) -> Iterator[int]:
         """Yield the signals that have come."""
@@ -51,7 +52,7 @@ def _noted(_number: int, _frame: object) -> None:
     """Do nothing: the number is in the socket."""
 
 
-def fork(signals: Signals) -> tuple[int, socket.socket]:
+def fork() -> tuple[int, socket.socket]:
     """Return a child's process id and our end of the channel to it; in the child 0 and its end.
 
     No signal reaches the child while it would still take it for the supervisor's.
@@ -60,8 +61,6 @@ def fork(signals: Signals) -> tuple[int, socket.socket]:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
         pid = os.fork()
-        if pid == 0:
-            signals.forget()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     kept, closed = (ours, theirs) if pid else (theirs, ours)

@@ -101,7 +101,7 @@ class Supervisor:
         return [worker for worker in crew if worker.due is not None and worker.due <= now]
 
     def _start(self, worker: Worker, now: float) -> Post | None:
-        pid, channel = fork(self._signals)
+        pid, channel = fork()
         if pid == 0:
             self._selector.close()
             for other in self._crew:
