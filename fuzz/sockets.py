@@ -61,6 +61,7 @@ class Run:
     forwarded: int = 0
     found: list[str] = field(default_factory=list)
     canaries: tuple[bytes, ...] = ()
+    got: list[tuple[bytes, bytes]] = field(default_factory=list)  # what was sent and answered in this batch
 
     def find(self, text: str) -> None:
         self.found.append(text)
@@ -103,7 +104,7 @@ class Run:
                     self.find(f"case {number}: no answer to {data!r}, only {got!r}")
                 return
             got += more
-            self._look_for_canaries(got, data)
+            self.got.append((data, got))
             if not more:
                 return
         self.answers += len(responses)
@@ -123,6 +124,7 @@ class Run:
             if not more:
                 return
             got += more
+            self.got.append((tag, got))
         if (read[0].status, read[0].body) != (200, b"GET " + tag):
             self.find(f"the good request {tag!r} after case {number} got {got!r}")
 
@@ -141,10 +143,14 @@ class Run:
             self.find(f"{error} in answer to {data!r}: {got!r}")
             return [], b""
 
-    def _look_for_canaries(self, got: bytes, data: bytes) -> None:
-        for canary in self.canaries:
-            if canary in got:
+    def _look_for_canaries(self) -> None:
+        """Look through all answers of a batch, when it is known which tokens there were."""
+        tokens = self.backdrop.do(lambda: list(self.backdrop.server.state.ledger.access))
+        self.canaries = tuple(token.encode() for token in tokens)
+        for data, got in self.got:
+            if any(canary in got for canary in self.canaries):
                 self.find(f"a token in the answer to {data!r}")
+        self.got.clear()
 
     async def batch(self, first: int, end: int) -> None:
         """Play the cases from `first` up to `end`, some at a time, with good requests between them."""
@@ -159,9 +165,7 @@ class Run:
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
         stop.set()
         await asyncio.gather(*good)
-        self.canaries = tuple(
-            token.encode() for token in self.backdrop.do(lambda: list(self.backdrop.server.state.ledger.access))
-        )
+        self._look_for_canaries()
 
 
 def _to_two_servers(rng: random.Random, data: bytes) -> bytes:
@@ -230,10 +234,8 @@ async def _afterwards(running: Run, process: Process) -> None:
         if await asyncio.to_thread(process.terminate):
             running.find("the sidecar does not end with 0")
     text = process.log.read_bytes() + process.out.read_bytes()
-    running.canaries += (b"session-alice",)
-    for canary in running.canaries:
-        if canary in text:
-            running.find("a token or a session is in the log")
+    if any(canary in text for canary in (*running.canaries, b"session-alice")):
+        running.find("a token or a session is in the log")
     if b"Traceback" in text or b"an exchange failed" in text:
         running.find(
             "the log tells of a fault: " + text[text.find(b"Traceback") - 500 :][:3000].decode("utf-8", "replace")
