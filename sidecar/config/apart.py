@@ -49,6 +49,11 @@ class Reading:
         except (OSError, ValueError):
             self._child = None
 
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when `settings` need not wait long; None: it reads the file itself."""
+        return self._child.pipe.fileno() if self._child else None
+
     def settings(self) -> Settings:
         """Wait for the configuration, and return it or raise `ConfigError`, as `config.load` would."""
         told = _told(self._child) if self._child else None

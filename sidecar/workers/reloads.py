@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -19,7 +19,7 @@ from sidecar.config.watch import digest
 from sidecar.reloading import refuse_fixed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from sidecar.settings import Settings
     from sidecar.workers.channel import Message
@@ -30,19 +30,31 @@ PATIENCE = 30.0
 _log = structlog.get_logger()
 
 
-class Reloads:
-    """The configuration in use, and the one that is to follow. `tell` sends to a worker."""
+class Office(Protocol):
+    """What the supervisor does for it."""
 
-    def __init__(
-        self, settings: Settings, path: str, environ: Mapping[str, str], tell: Callable[[int, Message], None]
-    ) -> None:
+    def workers(self) -> list[int]:
+        """Return the workers that there are."""
+
+    def tell(self, number: int, message: Message) -> None:
+        """Send a message to a worker."""
+
+    def when_readable(self, descriptor: int, call: Callable[[], None]) -> None:
+        """Call once when there is something to read."""
+
+
+class Reloads:
+    """The configuration in use, and the one that is to follow."""
+
+    def __init__(self, settings: Settings, path: str, environ: Mapping[str, str], office: Office) -> None:
         self.settings = settings
         self.until: float | None = None  # while workers prepare: when they have taken too long (time.monotonic)
         self._path = path
         self._environ = environ
-        self._tell = tell
+        self._office = office
+        self._reading: apart.Reading | None = None
         self._new: Settings | None = None
-        self._told: set[int] = set()
+        self._told: list[int] = []
         self._waiting: set[int] = set()
         self._again = False
         self._seen = digest(settings.files)
@@ -51,45 +63,38 @@ class Reloads:
         self._valid = True
 
     @property
-    def pending(self) -> bool:
-        """Whether workers are preparing."""
-        return self.until is not None
+    def preparing(self) -> bool:
+        """Whether workers are preparing: nobody is started meanwhile."""
+        return self._new is not None
 
-    def changed(self, workers: Collection[int], now: float) -> None:
+    def changed(self) -> None:
         """Hear from a worker that the files have changed: each of them says so, the first one counts."""
-        if self.pending or digest(self.settings.files) != self._seen:
-            self.ask(workers, now)
+        if digest(self.settings.files) != self._seen:
+            self.ask()
 
-    def ask(self, workers: Collection[int], now: float) -> None:
-        """Read the file and let `workers` prepare. Where they are preparing already it is done once more afterwards."""
-        if self.pending:
+    def ask(self) -> None:
+        """Read the file and let all workers prepare. Where that is under way it is done once more afterwards."""
+        if self._reading is not None or self.preparing:
             self._again = True
             return
-        self._told, self._again, self._seen = set(workers), False, digest(self.settings.files)
-        try:
-            new = apart.load(self._path, self._environ)
-            refuse_fixed(self.settings, new)
-        except (config.ConfigError, OSError, ValueError) as error:
-            self._reject(str(error))
-            return
-        self._new, self._waiting, self.until = new, set(workers), now + PATIENCE
-        text = base64.b64encode(apart.packed(new)).decode("ascii")
-        for number in workers:
-            self._tell(number, {"do": "prepare", "settings": text})
-        self._settle(now)
+        self._again, self._seen = False, digest(self.settings.files)
+        self._reading = apart.Reading(self._path, self._environ)
+        if self._reading.descriptor is None:
+            self._read()
+        else:
+            self._office.when_readable(self._reading.descriptor, self._read)
 
-    def prepared(self, number: int, error: str, now: float) -> None:
+    def prepared(self, number: int, error: str) -> None:
         """Hear from a worker that it can take the new configuration, or why not."""
         if error and number in self._waiting:
             self._reject(error)
-        self._waiting.discard(number)
-        self._settle(now)
+        self.gone(number)
 
-    def gone(self, number: int, now: float) -> None:
-        """Wait no longer for a worker that has ended: the next one gets what will be in use then."""
-        self._told.discard(number)
+    def gone(self, number: int) -> None:
+        """Wait no longer for a worker that has prepared or ended: the next one gets what will be in use then."""
         self._waiting.discard(number)
-        self._settle(now)
+        if self.preparing and not self._waiting:
+            self._commit()
 
     def expire(self, now: float) -> None:
         """Give up on workers that do not answer."""
@@ -104,30 +109,44 @@ class Reloads:
             "sidecar_config_valid": [([], int(self._valid))],
         }
 
-    def _settle(self, now: float) -> None:
-        if self.pending and not self._waiting:
-            self._commit()
-        if self._again and not self.pending:
-            self.ask(list(self._told), now)
+    def _read(self) -> None:
+        assert self._reading is not None  # noqa: S101 - it was asked
+        reading, self._reading = self._reading, None
+        self._told = self._office.workers()
+        try:
+            new = reading.settings()
+            refuse_fixed(self.settings, new)
+        except (config.ConfigError, OSError, ValueError) as error:
+            self._reject(str(error))
+            return
+        self._new, self._waiting, self.until = new, set(self._told), time.monotonic() + PATIENCE
+        text = base64.b64encode(apart.packed(new)).decode("ascii")
+        self._tell_all({"do": "prepare", "settings": text})
 
     def _commit(self) -> None:
         assert self._new is not None  # noqa: S101 - it is pending
         changed = config.changed_routes(self.settings, self._new)
-        self.settings, self._new, self.until = self._new, None, None
+        self.settings = self._new
         self._seen = digest(self.settings.files)
         self._results["ok"] += 1
         self._last_success, self._valid = time.time(), True
         self._tell_all({"do": "commit"})
         _log.info("configuration_reloaded", file=self._path, changed=list(changed))
+        self._end()
 
     def _reject(self, error: str) -> None:
-        self._new, self.until = None, None
-        self._waiting.clear()
         self._results["failed"] += 1
         self._valid = False
         self._tell_all({"do": "reject", "error": error})
         _log.error("configuration_rejected", file=self._path, error=error)
+        self._end()
+
+    def _end(self) -> None:
+        self._new, self.until = None, None
+        self._waiting.clear()
+        if self._again:
+            self.ask()
 
     def _tell_all(self, message: Message) -> None:
         for number in self._told:
-            self._tell(number, message)
+            self._office.tell(number, message)

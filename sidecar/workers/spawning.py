@@ -78,13 +78,7 @@ def send(channel: socket.socket, data: bytes) -> None:
         channel.setblocking(False)
 
 
-def reap() -> Iterator[tuple[int, int]]:
-    """Yield process id and exit code (minus the signal's number) of each child that has ended."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        yield pid, os.waitstatus_to_exitcode(status)
+def ended(pid: int) -> int | None:
+    """Return the exit code (minus the signal's number) of a child that has ended, None for one that runs."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None

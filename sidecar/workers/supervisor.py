@@ -21,7 +21,7 @@ from sidecar.workers.crew import Worker, acceptance
 from sidecar.workers.reloads import Reloads
 from sidecar.workers.restarts import after_end
 from sidecar.workers.rounds import Round, Rounds
-from sidecar.workers.spawning import Signals, fork, reap, send
+from sidecar.workers.spawning import Signals, ended, fork, send
 
 if TYPE_CHECKING:
     import socket
@@ -66,8 +66,8 @@ class Supervisor:
         self._signals = Signals()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals.socket, selectors.EVENT_READ, self._signalled)
-        self._reloads = Reloads(settings, path, environ, self._tell)
-        self._rounds = Rounds(self._tell, self._answer)
+        self._reloads = Reloads(settings, path, environ, self)
+        self._rounds = Rounds(self.tell, self._answer)
         self._ended: merging.Snapshot = {}
         self._restarts = 0
         self._complete = False  # all have served at once
@@ -95,7 +95,7 @@ class Supervisor:
 
     def _due(self, now: float) -> list[Worker]:
         """Return the workers to start now. The first one tries whether anything can: it says why not, once."""
-        if self._stopping is not None or self._reloads.pending:
+        if self._stopping is not None or self._reloads.preparing:
             return []
         crew = self._crew if self._complete or self._crew[0].serving else self._crew[:1]
         return [worker for worker in crew if worker.due is not None and worker.due <= now]
@@ -113,19 +113,19 @@ class Supervisor:
         return None
 
     def _reap(self) -> None:
-        for pid, code in reap():
-            for worker in self._crew:
-                if worker.pid == pid:
-                    self._hear(worker)  # its last words
-                    self._hang_up(worker)
-                    self._gone(worker, code, time.monotonic())
+        for worker in self._crew:
+            code = ended(worker.pid) if worker.pid else None
+            if code is not None:
+                self._hear(worker)  # its last words
+                self._hang_up(worker)
+                self._gone(worker, code, time.monotonic())
 
     def _gone(self, worker: Worker, code: int, now: float) -> None:
         pid = worker.pid
         worker.end()
         self._ended = merging.merged([merging.counters(worker.last)], self._ended, {})
         self._rounds.gone(worker.number)
-        self._reloads.gone(worker.number, now)
+        self._reloads.gone(worker.number)
         if self._stopping is not None:
             clean = code in (0, -signal.SIGTERM)  # one that was just starting heard it before it could listen
             self._code = self._code or (0 if clean else 1)
@@ -163,6 +163,10 @@ class Supervisor:
         dates += [self._rounds.next(), self._reloads.until]
         return max(0.0, min([date - now for date in dates if date is not None], default=LOOK))
 
+    def workers(self) -> list[int]:
+        """Return the workers that have a process."""
+        return [worker.number for worker in self._crew if worker.pid]
+
     # -- what is heard ------------------------------------------------------------------------------------------
 
     def _signalled(self) -> None:
@@ -170,7 +174,7 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGHUP:
-                self._reloads.ask(self._numbers(), time.monotonic())
+                self._reloads.ask()
             elif self._stopping is None:
                 self._stop(time.monotonic())
             else:  # asked twice: at once, and whatever is under way is lost
@@ -202,9 +206,9 @@ class Supervisor:
                 worker.last = message.get("metrics", worker.last)
                 self._rounds.heard(worker.number, message)
             case "changed":
-                self._reloads.changed(self._numbers(), now)
+                self._reloads.changed()
             case "prepared":
-                self._reloads.prepared(worker.number, message["error"], now)
+                self._reloads.prepared(worker.number, message["error"])
             case "quit" if self._stopping is None:
                 self._stop(now)
 
@@ -213,9 +217,19 @@ class Supervisor:
             self._complete = True
             self._started()
 
+    def when_readable(self, descriptor: int, call: Callable[[], None]) -> None:
+        """See `reloads.Office`."""
+
+        def readable() -> None:
+            self._selector.unregister(descriptor)
+            call()
+
+        self._selector.register(descriptor, selectors.EVENT_READ, readable)
+
     # -- what is said -------------------------------------------------------------------------------------------
 
-    def _tell(self, number: int, message: Message) -> None:
+    def tell(self, number: int, message: Message) -> None:
+        """Send a message to a worker, unless it has ended."""
         worker = self._crew[number]
         if worker.channel is None:
             return
@@ -233,7 +247,7 @@ class Supervisor:
             worker = self._crew[number]
             if worker.accepts != accepts:
                 worker.accepts = accepts
-                self._tell(number, {"do": "accept", "for": accepts})
+                self.tell(number, {"do": "accept", "for": accepts})
 
     def _answer(self, found: Round) -> None:
         """Answer a worker that asked about all."""
@@ -248,7 +262,7 @@ class Supervisor:
             "readiness": merging.ready(readiness, len(self._crew)),
             "recent": [one for answer in answers for one in answer.get("recent", ())],
         }
-        self._tell(found.asker, message)
+        self.tell(found.asker, message)
 
     def _rows(self) -> merging.Snapshot:
         """Return what the supervisor alone knows."""
@@ -257,9 +271,6 @@ class Supervisor:
             "sidecar_worker_restarts_total": [([], self._restarts)],
             **self._reloads.rows(),
         }
-
-    def _numbers(self) -> list[int]:
-        return [worker.number for worker in self._crew if worker.pid]
 
     def _serving(self) -> list[int]:
         return [worker.number for worker in self._crew if worker.serving]

@@ -50,8 +50,9 @@ class Fleet(Process):
 
     def metric(self, line: str) -> float:
         """The value of a metric as one scrape shows it; `line` is its name and labels."""
-        page = self.manage("GET", "/metrics").body.decode()
-        return next(float(found.split()[-1]) for found in page.splitlines() if found.startswith(line + " "))
+        answer = self.manage("GET", "/metrics")
+        assert answer.status == 200, answer
+        return next(float(one.split()[-1]) for one in answer.body.decode().splitlines() if one.startswith(line + " "))
 
     def workers(self, event: str = "request") -> set[int]:
         """The workers that have logged `event`."""
