@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 8
 """How often a flight begins anew because somebody else was faster."""
+APP_LOCK_WAIT = 3.0
+"""Seconds that an application's token waits for the others of its key; then it is minted all the same."""
 CONFIRM_AFTER = 0.25
 """Seconds between an `invalid_grant` and the reading that confirms it."""
 CONSENT_PAUSE = 30.0
@@ -127,12 +129,13 @@ class Renewals:
         return await self._settle(trip, sight, outcome, planned, lock)
 
     async def _take_lock(self, trip: Trip, stack: AsyncExitStack) -> Lease | None:
-        try:
-            return await stack.enter_async_context(self._kit.records.lock(trip.name, trip.provider))
-        except STORE_FAULTS:
-            if trip.bound.for_user:
-                raise
-            return None
+        lock = self._kit.records.lock(trip.name, trip.provider)
+        if trip.bound.for_user:
+            return await stack.enter_async_context(lock)
+        with suppress(TimeoutError, *STORE_FAULTS):
+            async with asyncio.timeout(APP_LOCK_WAIT):
+                return await stack.enter_async_context(lock)
+        return None
 
     async def _ask(
         self, trip: Trip, sight: Sight, late: list[asyncio.Task[Outcome]], urgency: Urgency, lease: Lease | None

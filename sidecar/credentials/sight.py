@@ -7,7 +7,9 @@ a session that is deleted meanwhile does not come back.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 REST = 5.0
 """Seconds for which a valid token is used without trying to renew it, after a renewal failed."""
+APP_PATIENCE = 1.0
+"""Seconds that an application's token waits for the store: it can be had without."""
 _log = logging.getLogger(__name__)
 
 
@@ -146,12 +150,12 @@ class Reader:
         entry.climb(Peak(trip.provider, chain.order, chain.refresh_token, own, whole))
 
     async def _load(self, trip: Trip) -> Loaded:
-        try:
+        if trip.bound.for_user:
             return await self._kit.records.load(trip.name)
-        except StoreUnavailableError:
-            if trip.bound.for_user:
-                raise
-            return Loaded()
+        with suppress(TimeoutError, StoreUnavailableError):
+            async with asyncio.timeout(APP_PATIENCE):
+                return await self._kit.records.load(trip.name)
+        return Loaded()
 
     def _newest(self, trip: Trip, entry: Entry, chain: Chain) -> Chain:
         """Return the chain, or what we know to have been stored after it: the store was set back (case RF-18)."""

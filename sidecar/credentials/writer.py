@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sidecar.credentials.memory import Peak
 from sidecar.credentials.session_record import Chain, SessionRecord
-from sidecar.credentials.sight import Kit, Sight, Trip, live_chain
+from sidecar.credentials.sight import APP_PATIENCE, Kit, Sight, Trip, live_chain
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -44,16 +45,23 @@ class Writer:
         the session is gone. An application's token is not worth that: it is used unstored. With `on_outage: local` so
         is a user's, and the store is told later (`outage`).
         """
+        if not trip.bound.for_user:
+            return await self._offer(trip, sight, chain)
         try:
             return await self._write(trip, sight, sight.loaded, chain)
         except STORE_FAULTS:
-            if not trip.bound.for_user:
-                return True
             if self._outages.allowed:
                 self._outages.keep(trip, sight, chain)
                 return True
             self._keep(trip, sight, chain, lock.pop_all())
             raise
+
+    async def _offer(self, trip: Trip, sight: Sight, chain: Chain) -> bool:
+        """Store an application's token, where the store takes it soon."""
+        with suppress(TimeoutError, *STORE_FAULTS):
+            async with asyncio.timeout(APP_PATIENCE):
+                return await self._write(trip, sight, sight.loaded, chain)
+        return True
 
     async def _write(self, trip: Trip, sight: Sight, over: Loaded, chain: Chain) -> bool:
         for attempt in range(WRITES):

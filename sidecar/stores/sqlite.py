@@ -123,6 +123,10 @@ class SqliteRecords:
         self._seen, self._looked_at = newest, look
         return keys
 
+    def inspect(self) -> None:
+        """See `Disk.inspect`."""
+        self._file.inspect()
+
     def ping(self) -> None:
         """See `Store.ping`."""
         with self._reading() as connection:
@@ -131,6 +135,7 @@ class SqliteRecords:
     def close(self) -> None:
         """See `Store.close`."""
         self._looked_at = None
+        self._file.stop_inspecting()
         self._file.close()
 
     @contextmanager

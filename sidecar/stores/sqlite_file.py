@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+AT_ONCE = 16 * 2**20
+"""Bytes of a file that is read whole before it is used; a larger one is read meanwhile, lest the start takes long."""
 APPLICATION_ID = 0x53434152  # "SCAR", at offset 68 of the file
 BUSY_TIMEOUT = 5.0
 
@@ -68,6 +70,9 @@ class SqliteFile:
         self.path = path
         self._connection: Connection | None = None
         self._identity: tuple[int, int] | None = None  # device and inode, once the file was opened
+        self._to_inspect = False
+        self._inspecting: Connection | None = None
+        self._damage: StoreBrokenError | None = None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -97,7 +102,31 @@ class SqliteFile:
         if connection:
             connection.close()
 
+    def inspect(self) -> None:
+        """Read the whole file where that was put off; on any thread. From then on everybody is told what is found."""
+        if self._to_inspect:
+            self._to_inspect = False
+            try:
+                with closing(_attach(self.path, "ro")) as self._inspecting:
+                    _inspect(self._inspecting, self.path)
+            except StoreBrokenError as error:
+                self._damage = error
+                raise
+            except sqlite3.Error as error:
+                translated = _translated(error, self.path)
+                if isinstance(translated, StoreBrokenError):
+                    self._damage = translated
+                raise translated from error
+
+    def stop_inspecting(self) -> None:
+        """Let an inspection that is under way on another thread end soon."""
+        if self._inspecting is not None:
+            with suppress(sqlite3.ProgrammingError):  # it has ended
+                self._inspecting.interrupt()
+
     def _connected(self) -> Connection:
+        if self._damage is not None:
+            raise self._damage
         if self._connection is None:
             self._connection = self._connect()
         elif _identity(self.path) != self._identity:
@@ -112,7 +141,9 @@ class SqliteFile:
             _create(self.path)
         identity = _identity(self.path)
         if identity != self._identity:
-            _inspect(self.path)
+            self._to_inspect = self.path.stat().st_size > AT_ONCE
+            with closing(_attach(self.path, "ro")) as connection:
+                _inspect(connection, self.path, whole=not self._to_inspect)
         connection = _ready(self.path)
         self._identity = identity
         return connection
@@ -149,10 +180,10 @@ def _create(path: Path) -> None:
         private_file.publish(temporary, path)
 
 
-def _inspect(path: Path) -> None:
-    """Read the whole file once, without the right to write, and raise `StoreBrokenError` unless all of it is sound."""
-    with closing(_attach(path, "ro")) as connection:
-        _check_ours(connection, path)
+def _inspect(connection: Connection, path: Path, *, whole: bool = True) -> None:
+    """Read the file (or just its head); raise `StoreBrokenError` unless it is sound."""
+    _check_ours(connection, path)
+    if whole:
         sound = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
         if not sound or connection.execute(DAMAGED).fetchone():
             raise StoreBrokenError(f"{path} is damaged: {RECOVERY}")

@@ -8,6 +8,7 @@ operations do.
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
@@ -28,6 +29,7 @@ OPENING_PATIENCE = 120.0  # the first one reads the whole file
 POLL_EVERY = 0.2
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Disk(Protocol):
@@ -59,6 +61,9 @@ class Disk(Protocol):
 
     def ping(self) -> None:
         """See `Store.ping`."""
+
+    def inspect(self) -> None:
+        """Do what the opening put off because it takes long: on another thread, beside the other operations."""
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -112,6 +117,7 @@ class ThreadedStore:
         self._leases = Leases(self._worker)
         self._watchers: list[Callable[[str], None]] = []
         self._polling: asyncio.Task[None] | None = None
+        self._inspection: asyncio.Task[None] | None = None
 
     async def get(self, key: str) -> Record | None:
         """See `Store.get`."""
@@ -144,13 +150,24 @@ class ThreadedStore:
     async def ping(self) -> None:
         """See `Store.ping`."""
         await self._worker.run(self._disk.ping, OPENING_PATIENCE)
+        if self._inspection is None:
+            self._inspection = asyncio.get_running_loop().create_task(self._inspect())
 
     async def close(self) -> None:
         """See `Store.close`."""
-        if self._polling:
-            self._polling.cancel()
+        for task in (self._polling, self._inspection):
+            if task:
+                task.cancel()
         await self._leases.settle()
         await self._worker.close()
+
+    async def _inspect(self) -> None:
+        try:
+            await asyncio.to_thread(self._disk.inspect)
+        except StoreBrokenError as error:
+            _log.error("store_damaged", extra={"reason": str(error)})
+        except StoreUnavailableError:
+            return  # each record is looked at again when it is read
 
     async def _poll(self) -> None:
         while True:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.credentials import renewal, sight, writer
 from sidecar.credentials.broker import Broker, StillRejectedError
 from sidecar.errors import Refusal, SealError, StoreBrokenError, StoreUnavailableError
 from sidecar.model import GrantRefused, Invalid, TokenSpec, Unavailable
@@ -733,3 +734,34 @@ async def test_random_interleaving_never_crosses_users_nor_spends_a_refresh_toke
     assert storm.crossed == []
     assert storm.pair.server.killed == []
     assert set(storm.pair.server.spent.values()) == {1}
+
+
+class Stuck(View):
+    """A store that answers nothing: another process holds it, and it has not given up yet."""
+
+    async def get(self, _key: str) -> Record | None:
+        return await self.stick()
+
+    async def put(self, *_arguments: Any, **_options: Any) -> bool:
+        return await self.stick()
+
+    @asynccontextmanager
+    async def lock(self, *_arguments: Any, **_options: Any) -> AsyncIterator[View]:
+        yield await self.stick()
+
+    async def stick(self) -> Any:
+        await asyncio.sleep(1000)
+
+
+async def test_application_token_waits_for_a_stuck_store_no_longer_than_it_has_to(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[ST-03] It is minted, used and not stored; each step has a limit of its own."""
+    for module in (sight, writer):
+        monkeypatch.setattr(module, "APP_PATIENCE", 0.01)
+    monkeypatch.setattr(renewal, "APP_LOCK_WAIT", 0.01)
+    third = pair.another(Stuck(pair.base, pair.views))
+    async with asyncio.timeout(2):
+        assert await pair.at(third, APP, None) == "access.app.stats.1"  # type: ignore[arg-type]
+        assert await pair.at(third, APP, None) == "access.app.stats.1"  # type: ignore[arg-type]
+    await third.close(1)
