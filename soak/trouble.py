@@ -12,6 +12,7 @@ from contextlib import suppress
 from soak.fleet import HOST
 
 PIECE = 65536
+DELAYED = 0.02  # share of the pieces
 
 
 class Wire:
@@ -19,6 +20,7 @@ class Wire:
 
     def __init__(self, target: int, seed: int, delay: float, drops: float) -> None:
         self.dropped = self.delayed = 0
+        self.calm = True  # until the trouble is to begin
         self._target = target
         self._draw = random.Random(seed)
         self._delay = delay
@@ -49,12 +51,12 @@ class Wire:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(PIECE):
-                chance = self._draw.random()
+                chance = 1.0 if self.calm else self._draw.random()
                 if chance < self._drops:
                     self.dropped += 1
                     writer.write(data[: self._draw.randrange(len(data) + 1)])
                     return
-                if chance < 0.1:
+                if chance < DELAYED:
                     self.delayed += 1
                     await asyncio.sleep(self._draw.uniform(0, self._delay))
                 writer.write(data)
