@@ -21,6 +21,7 @@ CLIENT_SECRET = "bench-client-secret"
 TLS_NAME = "localhost"
 VARIED = 10_000  # different requests; more than anybody should remember
 TOKEN_LENGTH = 700  # about what a signed JWT access token takes
+REFRESH_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,10 @@ class Request:
         return same | ({"X-Request-Id": self.id} if self.id else {})
 
 
-def make_token(owner: str) -> str:
+def make_token(owner: str, length: int = TOKEN_LENGTH) -> str:
     """An opaque token of the length of a JWT that names its owner; the upstream accepts this form only."""
     head = f"bench-{owner}."
-    return head + secrets.token_hex(TOKEN_LENGTH)[: TOKEN_LENGTH - len(head)]
+    return head + secrets.token_hex(length)[: length - len(head)]
 
 
 def make_sessions(count: int) -> tuple[Session, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.places import LOOPBACK
 from benchmarks.processes import wait_until
-from benchmarks.scene import SCOPE, Session, make_token
+from benchmarks.scene import REFRESH_LENGTH, SCOPE, Session, make_token
 from benchmarks.wire import send
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _token_response(session: Session) -> bytes:
         "access_token": session.token,
         "token_type": "Bearer",
         "expires_in": 86400,
-        "refresh_token": make_token("refresh"),
+        "refresh_token": make_token("refresh", REFRESH_LENGTH),
         "scope": SCOPE,
         "provider": "idp",
     }

@@ -27,7 +27,7 @@ FEW = 100
 LOAD_SECONDS = 3
 
 
-def _use_each(running: Running, scene: Scene) -> None:
+def use_each(running: Running, scene: Scene) -> None:
     """One request for every session, each with its own token at the upstream."""
     with closing(http.client.HTTPConnection(LOOPBACK, running.port, timeout=30)) as connection:
         for session, request in zip(scene.sessions, running.requests(scene, "/whoami"), strict=True):
@@ -50,7 +50,7 @@ def _rows(scene: Scene) -> Iterator[list[str]]:
         put_sessions(admin, scene.sessions)
         count = len(scene.sessions)
         yield row(f"{count:,} sessions put in", f"{count / (time.monotonic() - begun):,.0f} PUT/s")
-        _use_each(running, scene)
+        use_each(running, scene)
         yield row("each used once", "")
         for number in (min(FEW, count), count):
             requests = running.requests(scene, "/varied/170")[:number]
