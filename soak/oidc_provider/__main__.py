@@ -20,8 +20,8 @@ from soak.oidc_provider.story import Story
 OPTIONS = {
     "instances": (2, "sidecars"),
     "users": (12, "users who sign in; at least three times --ends"),
-    "life": (6, "seconds that an access token lives"),
-    "duration": (120.0, "seconds of undisturbed load before the failovers, and half of it after the sign-outs"),
+    "life": (8, "seconds that an access token lives"),
+    "duration": (90.0, "seconds of undisturbed load before the failovers, and half of it after the sign-outs"),
     "failovers": (2, "times that Redis loses its primary"),
     "between": (15.0, "seconds of load after a failover, and again after what was killed has come back"),
     "ends": (3, "sessions that are ended in each of three ways"),
@@ -64,6 +64,7 @@ def figures(stage: Stage, load: Load, story: Story, arguments: argparse.Namespac
         "sessions_lost_in_failovers": len({one.user for one in load.lost}),
         "last_token_after_end": story.figures(),
         "back_channel_logouts": len(stage.issuer.told("backchannel", error="")),
+        "back_channel_answers_too_late": len(stage.issuer.told("backchannel", late=True)),
         "revocations": len(stage.issuer.told("revocation")),
         "complaints": sum((one.complaints() for one in stage.sidecars), Counter()),
         "failures": {

@@ -126,7 +126,9 @@ class Issuer:
 
     async def _listen(self) -> None:
         assert self._process.stdout is not None
+        file = self._log.with_suffix(".events").open("wb", buffering=0)  # for SOAK_KEEP=1
         while line := await self._process.stdout.readline():
+            file.write(line)
             members = json.loads(line)
             self.events.append(Event(members.pop("event"), members.pop("at"), members))
             self._listening.set()

@@ -50,11 +50,15 @@ class Phase:
 
 
 class Load:
-    """`sessions` gives the session of every user who is signed in; `out` since when others are not."""
+    """`sessions` gives the session of every user who is signed in; `out` since when others are not.
+
+    `routes` gives the routes of those who do not use all.
+    """
 
     def __init__(self, sidecars: list[Sidecar], pause: float, seed: int) -> None:
         self.sessions: dict[str, str] = {}
         self.out: dict[str, float] = {}
+        self.routes: dict[str, list[str]] = {APP: [name for name, one in RESOURCES.items() if one.app]}
         self.phases: list[Phase] = [Phase("start")]
         self.unavailable: list[Answer] = []  # 503 and broken connections
         self.lost: list[Answer] = []  # login_required for a user who is signed in
@@ -95,6 +99,10 @@ class Load:
         self._judge(answer, text, session)
         return answer
 
+    def routes_of(self, user: str) -> list[str]:
+        """Return the routes that a user uses."""
+        return self.routes.get(user) or [name for name, one in RESOURCES.items() if not one.app]
+
     async def end(self) -> None:
         """Stop sending."""
         for task in self._tasks:
@@ -116,13 +124,14 @@ class Load:
                 self.lost.append(answer)
         elif answer.code in {"store_unavailable", "provider_unavailable", "broken", "overloaded"}:
             self.unavailable.append(answer)
+        elif answer.code == "401" and ended is not None and answer.asked <= ended + LIMIT:
+            pass  # the API refused twice: the token was revoked while the request was on its way
         elif answer.code != "200":
             self.wrong.append(f"{user} was answered {answer.code}")
         elif ended is not None and answer.asked > ended + LIMIT:
             self.wrong.append(f"{user} is served {answer.asked - ended:.2f} s after the end")
 
     async def _call(self, user: str, sidecar: Sidecar) -> None:
-        routes = [name for name, one in RESOURCES.items() if one.app == (user == APP)]
         while True:
-            await self.ask(user, sidecar, self._draw.choice(routes))
+            await self.ask(user, sidecar, self._draw.choice(self.routes_of(user)))
             await asyncio.sleep(self._draw.uniform(0, 2 * self._pause))

@@ -114,7 +114,7 @@ def untold(events: Sequence[Event], ends: Sequence[End]) -> list[str]:
     told = set(seen["backchannel"])
     words += [f"{one.user}: no logout token" for one in ends if one.how == "back-channel" and one.user not in told]
     bad = [one for one in events if one.name in {"server_error", "refused"} or one.members.get("status", 200) != 200]
-    bad += [one for one in events if one.name == "backchannel" and one["error"]]
+    bad += [one for one in events if one.name == "backchannel" and one["error"] and not one["late"]]
     return words + [f"the provider told {one.name}: {dict(one.members)}" for one in bad]
 
 

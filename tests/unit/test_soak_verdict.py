@@ -87,8 +87,8 @@ def test_loss_and_refusal_outside_a_failovers_window_are_seen(
 def test_sign_out_that_the_provider_did_not_hear_of_is_seen() -> None:
     """It must have been asked to revoke, and must have sent its logout token in vain or not."""
     end = End("sign-out", "u1", 0.0, 500.0, 1.0)
-    told = Event("backchannel", 501.0, {"subject": "u1", "error": ""})
+    told = Event("backchannel", 501.0, {"subject": "u1", "error": "", "late": False})
     revoked = Event("revocation", 500.0, {"subject": "u1", "status": 200})
     assert verdict.untold([told, revoked], [end]) == []
     assert len(verdict.untold([told], [end])) == 1
-    assert len(verdict.untold([told._replace(members={"subject": "u1", "error": "400"}), revoked], [end])) == 1
+    assert len(verdict.untold([told._replace(members={**told.members, "error": "400"}), revoked], [end])) == 1

@@ -113,8 +113,10 @@ function watch(provider) {
   provider.on('grant.error', (ctx, error) => token(ctx, `${error.error}: ${error.error_detail ?? error.error_description}`));
   provider.on('authorization.success', (ctx) => tell('authorization', { subject: account(ctx) }));
   provider.on('pushed_authorization_request.success', () => tell('pushed'));
-  provider.on('backchannel.success', (_ctx, _client, subject) => tell('backchannel', { subject, error: '' }));
-  provider.on('backchannel.error', (_ctx, error, _client, subject) => tell('backchannel', { subject, error: error.message }));
+  provider.on('backchannel.success', (_ctx, _client, subject) => tell('backchannel', { subject, error: '', late: false }));
+  provider.on('backchannel.error', (_ctx, error, _client, subject) => tell('backchannel', {
+    subject, error: error.message, late: error.name === 'TimeoutError', // it waits for 2.5 s
+  }));
   provider.on('server_error', (_ctx, error) => tell('server_error', { error: error.message }));
   for (const name of ['authorization.error', 'introspection.error', 'revocation.error', 'end_session.error', 'pushed_authorization_request.error']) {
     provider.on(name, (_ctx, error) => tell('refused', { endpoint: name, error: `${error.error}: ${error.error_description}` }));
