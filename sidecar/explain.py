@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sidecar.assembly import marks_of, request_rules
 from sidecar.callers.recognise import admit, recognise
 from sidecar.errors import Refusal
-from sidecar.message import Headers, Peer, RequestHead
+from sidecar.message import Headers, Peer, RequestHead, section_of
 from sidecar.model import APPLICATION, Secret, TokenKey
 from sidecar.routing import Router
 from sidecar.target import read_target
@@ -66,7 +66,7 @@ def _head(
         name = "Cookie" if cookie else next(iter(kind.carriers)).decode()
         pairs.append((name, f"{cookie.decode()}={session}" if cookie else session))
     lines = [f"{name}: {value}".encode("latin-1") for name, value in pairs]
-    return RequestHead(method.encode("ascii"), url.encode("ascii"), 1, Headers(lines, [], {}))
+    return RequestHead(method.encode("ascii"), url.encode("ascii"), 1, Headers(section_of(lines), [], {}))
 
 
 def _unmatched(settings: Settings, target: Target) -> str:

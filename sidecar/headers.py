@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.callers.cookie import AROUND, without
 from sidecar.errors import Refusal
-from sidecar.message import as_some_read_it
+from sidecar.message import as_some_read_it, lines_of, section_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,21 +44,27 @@ _HARMLESS = frozenset([b"close", b"keep-alive"])  # Connection's own options: th
 
 
 class Changes(NamedTuple):
-    """What becomes of the header lines of a message: a line of `changed` goes on as its value, None stays behind.
+    """What becomes of the header section of a message: each edit is a line with its line ends, and what goes on of it.
 
-    `shared`: this holds for every message with equal speaking lines, since Connection names none of the others.
+    An edit stands for one line, so a line that came twice has two; no edit makes what another one looks for. `shared`:
+    this holds for every message with equal speaking lines, since Connection names none of the others.
     """
 
-    changed: dict[bytes, bytes | None]
-    first: list[bytes]
-    last: list[bytes]
+    edits: list[tuple[bytes, bytes]]
+    first: bytes
+    last: bytes
     shared: bool
 
-    def apply(self, lines: list[bytes]) -> list[bytes]:
-        """Return the lines that go on, in their order."""
-        get = self.changed.get
-        kept = [line for received in lines if (line := get(received, received)) is not None]
-        return [*self.first, *kept, *self.last] if self.first or self.last else kept
+    def apply(self, section: bytes) -> bytes:
+        """Return the section that goes on."""
+        for line, instead in self.edits:
+            section = section.replace(line, instead, 1)
+        return self.first + section + self.last if self.first or self.last else section
+
+
+def _edit(line: bytes, instead: bytes | None) -> tuple[bytes, bytes]:
+    """Return the edit of one whole line; None takes it out."""
+    return b"\r\n%b\r\n" % line, b"\r\n" if instead is None else b"\r\n%b\r\n" % instead
 
 
 class RequestRules:
@@ -87,23 +93,23 @@ class RequestRules:
         nominated = connection_tokens(headers) - _FRAMING - _HARMLESS
         if minor == 0:
             nominated |= _EXPECT  # HTTP/1.0 knows no 100 and no 417: we may not ask for them (RFC 9110 section 10.1.1)
-        changed: dict[bytes, bytes | None] = {}
+        edits: list[tuple[bytes, bytes]] = []
         for name, line in zip(headers.names, headers.lines, strict=True):
             action = self._actions.get(name)
             if action == _DROP or (name in nominated and name != b"upgrade") or self._looks_like_ours(name):
-                changed[line] = None
-            elif action:
-                changed[line] = self._one(action, line, authority, upgrade=upgrade)
-        first = [b"Host: " + authority] if minor == 0 and b"host" not in headers.names else []
-        last = []
+                edits.append(_edit(line, None))
+            elif action and (instead := self._one(action, line, authority, upgrade=upgrade)) != line:
+                edits.append(_edit(line, instead))
+        first = b"\r\nHost: " + authority if minor == 0 and b"host" not in headers.names else b""
+        last = b""
         if self._via:
             _check_via(headers, self._via)
-            last.append(b"Via: 1.%d %b" % (minor, self._via))
-        return Changes(changed, first, last, shared=not nominated - HOP_BY_HOP - _EXPECT)
+            last = b"Via: 1.%d %b\r\n" % (minor, self._via)
+        return Changes(edits, first, last, shared=not nominated - HOP_BY_HOP - _EXPECT)
 
     def lines(self, headers: Headers, authority: bytes, *, upgrade: bool, minor: int = 1) -> list[bytes]:
         """Return the lines that go on, in their order, and Via where it is configured (RFC 9110 section 7.6.3)."""
-        return self.changes(headers, authority, upgrade=upgrade, minor=minor).apply(headers.lines)
+        return lines_of(self.changes(headers, authority, upgrade=upgrade, minor=minor).apply(headers.section))
 
     def _one(self, action: int, line: bytes, authority: bytes, *, upgrade: bool) -> bytes | None:
         if action == _HOST:
@@ -164,29 +170,27 @@ class ResponseRules:
         return frozenset(self._actions) - {b"set-cookie"}
 
     def section(self, headers: Headers, *, chunked: bool, upgrade: bool) -> bytes:
-        """Return the lines that go on, each with its line end; `chunked` says that the body goes on in chunks."""
+        """Return the section that goes on; `chunked` says that the body goes on in chunks."""
         name = (self, chunked, upgrade)
         changes: Changes | None = headers.memo.get(name)
         if changes is None:
             changes = self._changes(headers, chunked=chunked, upgrade=upgrade)
             if changes.shared:
                 headers.memo[name] = changes
-        lines = changes.apply(headers.lines)
-        lines.append(b"")
-        return b"\r\n".join(lines)
+        return changes.apply(headers.section)
 
     def _changes(self, headers: Headers, *, chunked: bool, upgrade: bool) -> Changes:
         nominated = connection_tokens(headers) - _FRAMING - _HARMLESS
-        changed: dict[bytes, bytes | None] = {}
+        dropped: list[bytes] = []
         for name, line in zip(headers.names, headers.lines, strict=True):
             action = self._actions.get(name)
             if action is None or action == _SET_COOKIE:
                 if name in nominated or (action and line[11:].partition(b"=")[0].strip(AROUND) in self._cookies):
-                    changed[line] = None
+                    dropped.append(line)
             elif not ((action == _CODING and chunked) or (action > _CODING and upgrade)):
-                changed[line] = None
-        last = [b"Via: 1.1 " + self._via] if self._via else []
-        return Changes(changed, [], last, shared=not nominated - HOP_BY_HOP)
+                dropped.append(line)
+        last = b"Via: 1.1 %b\r\n" % self._via if self._via else b""
+        return Changes([_edit(line, None) for line in dropped], b"", last, shared=not nominated - HOP_BY_HOP)
 
 
 def _check_via(headers: Headers, pseudonym: bytes) -> None:
@@ -225,14 +229,16 @@ def check_returning(head: RequestHead, *, token: bool, body: bool) -> None:
         raise Refusal("method_refused", "Max-Forwards is 0: the request ends at this sidecar.")
 
 
-def one_hop_less(lines: list[bytes]) -> list[bytes]:
-    """Return the lines of a request with Max-Forwards counted down."""
+def one_hop_less(section: bytes) -> bytes:
+    """Return the header section of a request with Max-Forwards counted down."""
     start = b"max-forwards:"
     size = len(start)
-    return [
-        line[:size] + b" %d" % (max_forwards(line[size:]) - 1) if line[:size].lower() == start else line
-        for line in lines
-    ]
+    return section_of(
+        [
+            line[:size] + b" %d" % (max_forwards(line[size:]) - 1) if line[:size].lower() == start else line
+            for line in lines_of(section)
+        ]
+    )
 
 
 def max_forwards(value: bytes) -> int:

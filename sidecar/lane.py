@@ -166,15 +166,16 @@ class Lane:
             path = _without_segments(path, self._strip)
         if path != b"*":
             path = self._base + path
-        lines = prepared.changes.apply(head.headers.lines)
+        section = prepared.changes.apply(head.headers.section)
         if head.method in RETURNING:
-            lines = one_hop_less(lines)
+            section = one_hop_less(section)
         credential = exchange.credential
         if credential is None:
-            lines.append(b"\r\n")
+            request = b"%b %b HTTP/1.1%b\r\n" % (head.method, path, section)
         else:
-            lines.append(b"%b%b\r\n\r\n" % (self._prefix, credential.token))
-        exchange.send(self.pool, b"%b %b HTTP/1.1\r\n%b" % (head.method, path, b"\r\n".join(lines)))
+            last = (head.method, path, section, self._prefix, credential.token)
+            request = b"%b %b HTTP/1.1%b%b%b\r\n\r\n" % last
+        exchange.send(self.pool, request)
 
     async def _obtain_and_send(self, exchange: Exchange, prepared: Prepared, key: TokenKey) -> None:
         try:

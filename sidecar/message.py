@@ -1,7 +1,7 @@
 """The head of an HTTP/1.1 message as the corridor sees it: what llhttp read, beside the lines as they were received.
 
-Values only. `names` are lower case, for looking; `lines` are the received bytes, for forwarding. The three lists run
-in parallel: one entry per header line (RFC 9112 section 5).
+Values only. `names` are lower case, for looking; the section is the received bytes, for forwarding. The lists of lines,
+names and values run in parallel: one entry per header line (RFC 9112 section 5).
 """
 
 from __future__ import annotations
@@ -19,21 +19,28 @@ def as_some_read_it(name: bytes) -> bytes:
 
 
 class Headers:
-    """Header lines in the order of their arrival.
+    """The header lines of one message: `section` is the bytes that came, with a CRLF before and after each line.
 
     `memo` is shared by all messages whose *speaking* lines are equal, those that mean something to the corridor: it
     holds what was derived from nothing but them. `lengths` are the Content-Length lines, which speak too, but differ
-    from message to message. Names and values are taken apart when somebody asks.
+    from message to message. Lines, names and values are taken apart when somebody asks.
     """
 
-    __slots__ = ("_names", "_values", "lengths", "lines", "memo")
+    _lines: list[bytes] | None = None
+    _names: list[bytes] | None = None
+    _values: list[bytes] | None = None
 
-    def __init__(self, lines: list[bytes], lengths: list[bytes], memo: dict[object, Any]) -> None:
-        self.lines = lines
+    def __init__(self, section: bytes, lengths: list[bytes], memo: dict[object, Any]) -> None:
+        self.section = section
         self.lengths = lengths
         self.memo = memo
-        self._names: list[bytes] | None = None
-        self._values: list[bytes] | None = None
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines as they came, in the order of their arrival."""
+        if self._lines is None:
+            self._lines = lines_of(self.section)
+        return self._lines
 
     @property
     def names(self) -> list[bytes]:
@@ -61,6 +68,16 @@ class Headers:
         if name not in self.names:
             return []
         return [value for found, value in zip(self.names, self.values, strict=True) if found == name]
+
+
+def section_of(lines: list[bytes]) -> bytes:
+    """Return the section that these lines make."""
+    return b"\r\n".join([b"", *lines, b""])
+
+
+def lines_of(section: bytes) -> list[bytes]:
+    """Return the lines of a section."""
+    return section.split(b"\r\n")[1:-1]
 
 
 class RequestHead:

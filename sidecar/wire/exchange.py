@@ -214,7 +214,7 @@ class Exchange:
         errand = self.errand
         if self.head.minor and errand is not None:
             section = errand.response_rules.section(head.headers, chunked=False, upgrade=False)
-            self.downstream.write(b"%b\r\n%b\r\n" % (_status_line(head), section))
+            self.downstream.write(b"%b%b\r\n" % (_status_line(head), section))
         return True
 
     def response(self, head: ResponseHead, framing: Framing) -> bytes | None:
@@ -240,8 +240,8 @@ class Exchange:
         start = _status_line(head)
         section = rules.section(head.headers, chunked=modern, upgrade=upgraded)
         if downstream.keep_alive or upgraded:
-            return b"%b\r\n%b\r\n" % (start, section)
-        return b"%b\r\n%bConnection: close\r\n\r\n" % (start, section)
+            return b"%b%b\r\n" % (start, section)
+        return b"%b%bConnection: close\r\n\r\n" % (start, section)
 
     def response_data(self, head: bytes, data: bytes) -> None:
         """Pass on the head, if it is still to go, and a piece of the body."""

@@ -7,6 +7,7 @@ which is valid, is written anew (RFC 9110 section 8.6).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.errors import Refusal
@@ -86,7 +87,13 @@ def _explicit(headers: Headers, codings: list[bytes], minor: int) -> Framing:
         if minor == 0 or codings[0].lower() != b"chunked":
             raise _AmbiguousError
         return CHUNKED
-    digits = lengths[0][_CONTENT_LENGTH:].strip(b" \t")
+    return _counted(lengths[0])
+
+
+@lru_cache(maxsize=1024)
+def _counted(line: bytes) -> Framing:
+    """Return the framing of a Content-Length line."""
+    digits = line[_CONTENT_LENGTH:].strip(b" \t")
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
         raise _AmbiguousError
     length = int(digits)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from sidecar.errors import Refusal
-from sidecar.message import RequestHead, ResponseHead
+from sidecar.message import RequestHead, ResponseHead, lines_of
 
 if TYPE_CHECKING:
     from sidecar.settings import Limits
@@ -74,14 +74,11 @@ def parse_request(head: bytes, limits: Limits, hearing: Hearing) -> RequestHead:
         raise Refusal("bad_request", "The request line is not METHOD TARGET HTTP/1.1.", close=True)
     if len(target) > limits.target:
         raise Refusal("target_too_large", f"The request target exceeds {limits.target} bytes.", close=True)
-    section = head[line_end - 1 :]  # with the version's digit, which decides what some lines mean
-    headers = hearing.recall(section)
-    if headers is None:
-        lines = section.split(b"\r\n")[1:-2]
-        if len(lines) > limits.header_count:
-            raise Refusal("headers_too_large", f"The request has more than {limits.header_count} headers.", close=True)
-        headers = hearing.hear(section, lines, minor)
-    return RequestHead(method, target, minor, headers)
+    section = head[line_end:-2]
+    lines = lines_of(section)
+    if len(lines) > limits.header_count:
+        raise Refusal("headers_too_large", f"The request has more than {limits.header_count} headers.", close=True)
+    return RequestHead(method, target, minor, hearing.hear(section, lines, minor))
 
 
 def _read_extension(head: bytes, sink: _Sink) -> bytes:
@@ -126,11 +123,8 @@ def parse_response(head: bytes, hearing: Hearing) -> ResponseHead:
         raise InvalidResponseError
     if len(start) == _BARE_STATUS:
         start += b" "
-    section = head[5:8] + head[line_end:]  # with the version, which decides what some lines mean
-    headers = hearing.recall(section)
-    if headers is None:
-        lines = section.split(b"\r\n")[1:-2]
-        if len(lines) > MOST_RESPONSE_HEADERS:
-            raise InvalidResponseError
-        headers = hearing.hear(section, lines, minor)
-    return ResponseHead(status, minor, start, headers)
+    section = head[line_end:-2]
+    lines = lines_of(section)
+    if len(lines) > MOST_RESPONSE_HEADERS:
+        raise InvalidResponseError
+    return ResponseHead(status, minor, start, hearing.hear(section, lines, minor))

@@ -2,9 +2,8 @@
 
 Most lines of a message mean nothing to a proxy: they only go on. The few that do (Host, Connection, the session's
 cookie, …) are the same from request to request, whatever trace id or date stands beside them. So what is derived from
-them is kept under their exact bytes, in a memo that messages with equal speaking lines share; and a header section that
-is the same as a whole is not even taken apart again. Pure but for that memory, which is bounded: what has not been
-heard for two generations is forgotten.
+them is kept under their exact bytes, in a memo that messages with equal speaking lines share; and a line that was found
+mute is known by its bytes when it comes again. Pure but for these memories, which are bounded.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from sidecar.message import Headers, as_some_read_it
 _MOST_REMEMBERED = 1024  # in one generation
 _LONGEST_REMEMBERED = 4 * 1024  # bytes
 _MOST_NAMES = 1024  # spellings of header names: callers choose them, so there is an end
+_MOST_MUTE = 1024  # lines
+_LONGEST_MUTE = 256  # bytes
 
 _MUTE, _SPEAKS, _COOKIE, _LENGTH = range(4)
 V = TypeVar("V")
@@ -54,42 +55,46 @@ class Hearing:
     `cookies`. A name that some readers take for one of `names` (X_Session.Id), as CGI does, speaks too.
     """
 
-    __slots__ = ("_cookies", "_kinds", "_memos", "_names", "_sections", "recall")
+    __slots__ = ("_cookies", "_kinds", "_memos", "_mute", "_names")
 
     def __init__(self, names: frozenset[bytes], cookies: frozenset[bytes]) -> None:
         self._names = names
         self._cookies = tuple(cookies)
         self._kinds: dict[bytes, int] = {}
         self._memos: Memory[dict[object, Any]] = Memory()
-        self._sections: Memory[Headers] = Memory()
-        self.recall = self._sections.get
-        """Return the headers of a section that was heard before, by its bytes and the version's digit."""
+        self._mute: set[bytes] = {b""}  # what stands around the lines of a section says nothing either
 
     def hear(self, section: bytes, lines: list[bytes], minor: int) -> Headers:
-        """Return the headers of a message of version HTTP/1.`minor`, whose section `lines` make."""
+        """Return the headers of a message of version HTTP/1.`minor`. `lines` are the section's pieces between CRLFs."""
+        mute = self._mute
         kinds = self._kinds
         speaking = [b"1" if minor else b"0"]
         lengths: list[bytes] = []
-        for line in lines:
+        for line in [line for line in lines if line not in mute]:
             name = line[: line.find(b":")]
             kind = kinds.get(name)
             if kind is None:
                 kind = self._kind(name)
-            if kind == _MUTE:
-                continue
-            if kind == _LENGTH:
+            if kind == _SPEAKS or (kind == _COOKIE and self._names_ours(line)):
+                speaking.append(line)
+            elif kind == _LENGTH:
                 lengths.append(line)
                 speaking[0] = b"L" if minor else b"l"  # that there is a length is told apart, not which
-            elif kind == _SPEAKS or self._names_ours(line):
-                speaking.append(line)
+            elif len(line) <= _LONGEST_MUTE:
+                self._found_mute(line)
         key = b"\n".join(speaking)
         memo = self._memos.get(key)
         if memo is None:
             memo = {}
             self._memos.put(key, memo)
-        headers = Headers(lines, lengths, memo)
-        self._sections.put(section, headers)
-        return headers
+        return Headers(section, lengths, memo)
+
+    def _found_mute(self, line: bytes) -> None:
+        mute = self._mute
+        if len(mute) >= _MOST_MUTE:  # mostly of values that never come twice; those that do are soon found again
+            mute.clear()
+            mute.add(b"")
+        mute.add(line)
 
     def _kind(self, name: bytes) -> int:
         lower = name.lower()
