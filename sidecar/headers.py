@@ -58,7 +58,8 @@ class Changes(NamedTuple):
     def apply(self, section: bytes) -> bytes:
         """Return the section that goes on."""
         for line, instead in self.edits:
-            section = section.replace(line, instead, 1)
+            before, _, after = section.partition(line)
+            section = before + instead + after
         return self.first + section + self.last if self.first or self.last else section
 
 
@@ -210,6 +211,16 @@ def connection_tokens(headers: Headers) -> frozenset[bytes]:
 
 
 _TOKENS = "connection tokens"
+_PERSISTS = "persists"
+
+
+def persists(headers: Headers, minor: int) -> bool:
+    """Say whether the sender of a message of version HTTP/1.`minor` keeps the connection (RFC 9112 section 9.3)."""
+    stays: bool | None = headers.memo.get(_PERSISTS)
+    if stays is None:
+        tokens = connection_tokens(headers)
+        stays = headers.memo[_PERSISTS] = b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
+    return stays
 
 
 RETURNING = frozenset([b"OPTIONS", b"TRACE"])

@@ -170,12 +170,8 @@ class Lane:
         if head.method in RETURNING:
             section = one_hop_less(section)
         credential = exchange.credential
-        if credential is None:
-            request = b"%b %b HTTP/1.1%b\r\n" % (head.method, path, section)
-        else:
-            last = (head.method, path, section, self._prefix, credential.token)
-            request = b"%b %b HTTP/1.1%b%b%b\r\n\r\n" % last
-        exchange.send(self.pool, request)
+        line = self._prefix + credential.token + b"\r\n" if credential is not None else b""
+        exchange.send(self.pool, b"".join((head.method, b" ", path, b" HTTP/1.1", section, line, b"\r\n")))
 
     async def _obtain_and_send(self, exchange: Exchange, prepared: Prepared, key: TokenKey) -> None:
         try:

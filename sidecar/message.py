@@ -60,8 +60,8 @@ class Headers:
         """Write the one Content-Length without leading zeros, which some readers take for an octal number."""
         line = self.lengths[0]
         self.lengths[0] = plain = line[: line.find(b":")] + b": %d" % length
-        self.lines[self.lines.index(line)] = plain
-        self._values = None
+        self.section = self.section.replace(b"\r\n%b\r\n" % line, b"\r\n%b\r\n" % plain, 1)
+        self._lines = self._values = None
 
     def all(self, name: bytes) -> list[bytes]:
         """Return the values of every line called `name` (lower case)."""

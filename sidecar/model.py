@@ -77,6 +77,7 @@ class Target(NamedTuple):
     path: bytes  # path and query exactly as received, for the wire
     compared: str  # the path alone, unreserved characters decoded, for matching
     plain: bool  # whether every reader takes `path` for the same segments (no %2f, %5c, ..;, dot segments)
+    harmless: bool = False  # whether no route can object: plain, asked for by http, without an access_token
 
 
 class Caller(NamedTuple):

@@ -41,6 +41,13 @@ class _Paths(Generic[R]):
         self.by_path[path].sort(key=lambda r: (r.match.port == 0, r.match.methods is None))
         self.depth = max(self.depth, path.count("/"))
 
+    def only(self) -> R | None:
+        """Return the route that takes every request, if it is the only one."""
+        routes = [route for routes in self.by_path.values() for route in routes]
+        match = routes[0].match
+        everything = not (self.depth or match.path.rstrip("/") or match.port) and match.methods is None
+        return routes[0] if len(routes) == 1 and everything else None
+
     def find(self, path: str, port: int, method: bytes) -> R | None:
         for prefix in self._prefixes(path) if self.depth else _WHOLE_HOST:
             for route in self.by_path.get(prefix, ()):
@@ -61,15 +68,22 @@ class Router(Generic[R]):
     """The table of one configuration."""
 
     def __init__(self, routes: Iterable[R]) -> None:
+        self._only: dict[str, R] = {}  # what takes everything for a host
         self._exact: dict[str, _Paths[R]] = {}
         self._suffix: dict[str, _Paths[R]] = {}
         for route in routes:
             host = route.match.host
             table = self._suffix if host.startswith("*.") or not host else self._exact
             table.setdefault(host.removeprefix("*"), _Paths()).add(route)
+        for host, paths in self._exact.items():
+            if (only := paths.only()) is not None:
+                self._only[host] = only
 
     def find(self, target: Target, method: bytes) -> R | None:
         """Return the route for a request, None where there is none."""
+        only = self._only.get(target.host)
+        if only is not None:
+            return only
         exact = self._exact.get(target.host)
         route = exact.find(target.compared, target.port, method) if exact else None
         if route is not None or not self._suffix:

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
-from sidecar.headers import connection_tokens
+from sidecar.headers import persists
 from sidecar.message import Peer
 from sidecar.wire import body
 from sidecar.wire.body import BodyReader, BrokenBodyError
@@ -37,9 +37,9 @@ class Downstream(asyncio.Protocol):
     """One connection. `app` is the application that the listener belongs to."""
 
     __slots__ = (
-        "_app", "_at", "_blocked", "_brought", "_buffer", "_half_closed", "_judged", "_lingering", "_looked", "_ours",
+        "_app", "_at", "_blocked", "_brought", "_buffer", "_half_closed", "_judged", "_lingering", "_looked",
         "_paused", "_reader", "_reading", "_transport", "_tunnelled", "_unwritten", "deadline", "exchange",
-        "keep_alive", "peer", "wire",
+        "keep_alive", "ours", "peer", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, app: str | None) -> None:
@@ -59,7 +59,7 @@ class Downstream(asyncio.Protocol):
         self._unwritten = sys.maxsize  # bytes of an answer still to be written when it was last looked
         self._tunnelled = False
         self._half_closed = False
-        self._ours: bool | None = None
+        self.ours: bool | None = None  # what `is_ours` found
         self.exchange: Exchange | None = None
         self.keep_alive = True
         self.deadline = NEVER
@@ -79,7 +79,7 @@ class Downstream(asyncio.Protocol):
             self._linger()
         elif self.keep_alive and not (self.wire.draining or self._half_closed):
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
-            if not self._reading:
+            if (self._buffer or self._paused or self._blocked) and not self._reading:
                 self._read_on()
         elif self._buffer or self._paused:
             self._linger()
@@ -136,11 +136,11 @@ class Downstream(asyncio.Protocol):
 
     def is_ours(self) -> bool:
         """Say whether this connection comes from one of our own upstream connections."""
-        if self._ours is None:
+        if self.ours is None:
             # Both ends: the system gives one local port to connections with different destinations.
             ends = (self._transport.get_extra_info("peername"), self._transport.get_extra_info("sockname"))
-            self._ours = ends in self.wire.outgoing
-        return self._ours
+            self.ours = ends in self.wire.outgoing
+        return self.ours
 
     # -- asyncio's side -----------------------------------------------------------------------------------------
 
@@ -161,6 +161,9 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.exchange is None:
             if self._lingering:
+                return
+            if self._is_one_head(data):
+                self._take(data, more=False)
                 return
             if self._buffer:
                 self._looked = len(self._buffer) - self._at
@@ -286,39 +289,48 @@ class Downstream(asyncio.Protocol):
         if end == 3 or end - start > limits.headers:  # noqa: PLR2004 - find() gave -1
             return self._head_incomplete(buffer, start, ends=end != 3)  # noqa: PLR2004
         self._at = end
-        try:
-            whole = start == 0 and end == len(buffer)
-            head = parse_request(buffer if whole else buffer[start:end], limits, self.wire.requests)
-            framing = request_framing(head)
-        except Refusal as refusal:
-            self._answer_and_close(refusal)
-            return False
-        self.deadline = NEVER
-        if self._paused and (end == len(buffer) or framing is not EMPTY):
-            self._unpause()
-        self.keep_alive = head.minor == 1 and b"close" not in connection_tokens(head.headers)
-        self.exchange = exchange = Exchange(self, head, framing)
-        if not exchange.complete:
-            self._reader = body.reader(framing)
-            self.deadline = self._judged = self.wire.deadlines.now + limits.idle_timeout
-            self._brought = 0
-        self._begin(exchange)
+        exchange = self._take(buffer[start:end], more=end < len(buffer))
         if self._reader is not None and self.exchange is exchange and self._at < len(buffer):
             rest = buffer[self._at :]
             self._buffer = b""
             self._at = 0
             self._read_body(rest)
-        return True
+        return exchange is not None
 
-    def _begin(self, exchange: Exchange) -> None:
-        begin = self.wire.begin
-        if begin is None:
-            self._answer_and_close(Refusal("overloaded", "No memory is left.", retry_after=1, close=True))
-            return
+    def _is_one_head(self, data: bytes) -> bool:
+        """Say whether this is a request head and nothing else, at a moment when one is expected: the usual case."""
+        return (
+            not (self._buffer or self._blocked)
+            and data.find(_END) + 4 == len(data) <= self.wire.limits.headers
+            and data[0] not in b"\r\n"
+        )
+
+    def _take(self, received: bytes, *, more: bool) -> Exchange | None:
+        """Begin the exchange of a request head; None where it was refused. `more`: bytes follow it already."""
+        wire = self.wire
         try:
-            begin(exchange)
+            head = parse_request(received, wire.limits, wire.requests)
+            framing = request_framing(head)
+        except Refusal as refusal:
+            self._answer_and_close(refusal)
+            return None
+        self.deadline = NEVER
+        if self._paused and (framing is not EMPTY or not more):
+            self._unpause()
+        self.keep_alive = head.minor == 1 and persists(head.headers, 1)
+        self.exchange = exchange = Exchange(self, head, framing)
+        if not exchange.complete:
+            self._reader = body.reader(framing)
+            self.deadline = self._judged = wire.deadlines.now + wire.limits.idle_timeout
+            self._brought = 0
+        if wire.begin is None:
+            self._answer_and_close(Refusal("overloaded", "No memory is left.", retry_after=1, close=True))
+            return exchange
+        try:
+            wire.begin(exchange)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer and the loop its report
             self.failed(exchange, error)
+        return exchange
 
     def _skip_empty_line(self) -> bool:
         """RFC 9112 section 2.2: an empty line before a request line is ignored; a bare CR or LF is not one."""

@@ -107,10 +107,14 @@ class Exchange:
         self._pool = pool
         self._request = request
         upstream = pool.take()
-        if upstream is not None:
-            self._attach(upstream)
-        else:
+        if upstream is None:
             self.wait(self._connect(pool))
+        elif self.framing is EMPTY:
+            self._upstream = upstream
+            self._started = True
+            upstream.start(self, request)
+        else:
+            self._attach(upstream)
 
     def wait(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what needs awaiting in a task that ends with the caller's interest."""
@@ -134,7 +138,8 @@ class Exchange:
         self.responded = True
         self.status = status
         self.downstream.write(response)
-        self._end()
+        self._finish()
+        self.downstream.exchange_over(self)
 
     def resume(self) -> None:
         """Pass on the response that `Errand.responded` held back."""
@@ -240,7 +245,7 @@ class Exchange:
         start = _status_line(head)
         section = rules.section(head.headers, chunked=modern, upgrade=upgraded)
         if downstream.keep_alive or upgraded:
-            return b"%b%b\r\n" % (start, section)
+            return start + section + b"\r\n"
         return b"%b%bConnection: close\r\n\r\n" % (start, section)
 
     def response_data(self, head: bytes, data: bytes) -> None:
@@ -255,7 +260,8 @@ class Exchange:
         self._upstream = None
         if self._chunked_out and self.errand is not None:
             self.downstream.write(last_chunk(self.errand.rules.trailers(trailers, self._nominated)))
-        self._end()
+        self._finish()
+        self.downstream.exchange_over(self)
 
     def upstream_lost(self, refusal: Refusal, *, untouched: bool) -> None:
         """The upstream connection broke. `untouched`: it had been used before and gave no byte for this request."""
@@ -360,11 +366,6 @@ class Exchange:
             self._task = None
         if not task.cancelled() and task.exception() is not None:
             self.downstream.failed(self, task.exception())
-
-    def _end(self) -> None:
-        downstream = self.downstream
-        self._finish()
-        downstream.exchange_over(self)
 
     def _finish(self) -> None:
         self._over = True

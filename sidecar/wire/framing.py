@@ -41,8 +41,10 @@ class _AmbiguousError(Exception):
 def request_framing(head: RequestHead) -> Framing:
     """Return where the request's body ends; raise `Refusal` (and the connection must be closed)."""
     headers = head.headers
-    codings = _codings(headers)
-    if not codings and not headers.lengths:
+    codings = headers.memo.get(_TRANSFER_ENCODING)
+    if codings is None:
+        codings = _codings(headers)
+    if not (codings or headers.lengths):
         return EMPTY
     try:
         framing = _explicit(headers, codings, head.minor)
@@ -57,7 +59,9 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     """Return where the body of the response to `method` ends; raise `InvalidResponseError`."""
     status = head.status
     headers = head.headers
-    codings = _codings(headers)
+    codings = headers.memo.get(_TRANSFER_ENCODING)
+    if codings is None:
+        codings = _codings(headers)
     explicit = UNTIL_CLOSE
     if codings or headers.lengths:
         try:
@@ -73,9 +77,7 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
 
 def _codings(headers: Headers) -> list[bytes]:
     """Return the values of Transfer-Encoding, whose lines speak: equal ones are looked at once."""
-    codings: list[bytes] | None = headers.memo.get(_TRANSFER_ENCODING)
-    if codings is None:
-        codings = headers.memo[_TRANSFER_ENCODING] = headers.all(_TRANSFER_ENCODING)
+    codings = headers.memo[_TRANSFER_ENCODING] = headers.all(_TRANSFER_ENCODING)
     return codings
 
 
@@ -87,16 +89,17 @@ def _explicit(headers: Headers, codings: list[bytes], minor: int) -> Framing:
         if minor == 0 or codings[0].lower() != b"chunked":
             raise _AmbiguousError
         return CHUNKED
-    return _counted(lengths[0])
+    framing, plain = _counted(lengths[0])
+    if not plain:
+        headers.restate_length(framing.length)
+    return framing
 
 
 @lru_cache(maxsize=1024)
-def _counted(line: bytes) -> Framing:
-    """Return the framing of a Content-Length line."""
+def _counted(line: bytes) -> tuple[Framing, bool]:
+    """Return the framing of a Content-Length line, and whether its number begins with no zero."""
     digits = line[_CONTENT_LENGTH:].strip(b" \t")
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
         raise _AmbiguousError
     length = int(digits)
-    if len(digits) > 1 and digits.startswith(b"0"):
-        headers.restate_length(length)
-    return Framing(length) if length else EMPTY
+    return Framing(length) if length else EMPTY, len(digits) == 1 or not digits.startswith(b"0")

@@ -9,6 +9,7 @@ octet at every place to keep that true. So each line is NAME ":" VALUE, as llhtt
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import httptools
@@ -37,10 +38,8 @@ class InvalidResponseError(Exception):
 class _Sink:
     """What llhttp calls while it reads one head."""
 
-    __slots__ = ("complete", "target")
-
-    def __init__(self) -> None:
-        self.complete = False
+    complete = False
+    target = b""
 
     def on_url(self, url: bytes) -> None:
         self.target = url
@@ -66,9 +65,10 @@ def parse_request(head: bytes, limits: Limits, hearing: Hearing) -> RequestHead:
     start = head[:line_end]
     method = extension or parser.get_method()
     target = sink.target
-    if start == b"%b %b HTTP/1.1" % (method, target):
+    request = method + b" " + target
+    if start == request + b" HTTP/1.1":
         minor = 1
-    elif start == b"%b %b HTTP/1.0" % (method, target):
+    elif start == request + b" HTTP/1.0":
         minor = 0
     else:  # llhttp tolerates more than one space, RTSP and HTTP/2.0
         raise Refusal("bad_request", "The request line is not METHOD TARGET HTTP/1.1.", close=True)
@@ -111,9 +111,21 @@ def parse_response(head: bytes, hearing: Hearing) -> ResponseHead:
     except httptools.HttpParserError:
         raise InvalidResponseError from None
     line_end = head.find(b"\r\n")
-    start = head[:line_end]
+    start, minor = _status_line(head[:line_end])
     status = parser.get_status_code()
-    if not sink.complete or start.translate(None, _REASON) or status < 100:  # noqa: PLR2004 - 020 has three digits too
+    if not sink.complete or status < 100:  # noqa: PLR2004 - 020 has three digits too
+        raise InvalidResponseError
+    section = head[line_end:-2]
+    lines = lines_of(section)
+    if len(lines) > MOST_RESPONSE_HEADERS:
+        raise InvalidResponseError
+    return ResponseHead(status, minor, start, hearing.hear(section, lines, minor))
+
+
+@lru_cache(maxsize=256)
+def _status_line(start: bytes) -> tuple[bytes, int]:
+    """Return a status line as it goes on, and its version's second digit."""
+    if start.translate(None, _REASON):
         raise InvalidResponseError
     if start.startswith(b"HTTP/1.1 "):
         minor = 1
@@ -121,10 +133,4 @@ def parse_response(head: bytes, hearing: Hearing) -> ResponseHead:
         minor = 0
     else:
         raise InvalidResponseError
-    if len(start) == _BARE_STATUS:
-        start += b" "
-    section = head[line_end:-2]
-    lines = lines_of(section)
-    if len(lines) > MOST_RESPONSE_HEADERS:
-        raise InvalidResponseError
-    return ResponseHead(status, minor, start, hearing.hear(section, lines, minor))
+    return start + b" " if len(start) == _BARE_STATUS else start, minor

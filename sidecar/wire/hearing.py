@@ -8,6 +8,7 @@ mute is known by its bytes when it comes again. Pure but for these memories, whi
 
 from __future__ import annotations
 
+from itertools import filterfalse
 from typing import Any, Generic, TypeVar
 
 from sidecar.message import Headers, as_some_read_it
@@ -15,25 +16,26 @@ from sidecar.message import Headers, as_some_read_it
 _MOST_REMEMBERED = 1024  # in one generation
 _LONGEST_REMEMBERED = 4 * 1024  # bytes
 _MOST_NAMES = 1024  # spellings of header names: callers choose them, so there is an end
-_MOST_MUTE = 1024  # lines
-_LONGEST_MUTE = 256  # bytes
+_MOST_KNOWN = 1024  # lines
+_LONGEST_KNOWN = 1024  # bytes
+_MOST_VALUES = 64  # mute lines of one name: where there are more, it is an id or a date, and is not worth remembering
 
-_MUTE, _SPEAKS, _COOKIE, _LENGTH = range(4)
+_MUTE, _VARIES, _SPEAKS, _COOKIE, _LENGTH = range(5)
 V = TypeVar("V")
 
 
 class Memory(Generic[V]):
     """Values by bytes. Two generations: what is found in the old one moves to the young; when that is full, it ages."""
 
-    __slots__ = ("_old", "_young")
+    __slots__ = ("_old", "young")
 
     def __init__(self) -> None:
-        self._young: dict[bytes, V] = {}
+        self.young: dict[bytes, V] = {}
         self._old: dict[bytes, V] = {}
 
     def get(self, key: bytes) -> V | None:
         """Return the value of `key`, if it is remembered."""
-        value = self._young.get(key)
+        value = self.young.get(key)
         if value is None and self._old:
             value = self._old.get(key)
             if value is not None:
@@ -43,9 +45,9 @@ class Memory(Generic[V]):
     def put(self, key: bytes, value: V) -> None:
         """Remember a value, unless its key is very long."""
         if len(key) <= _LONGEST_REMEMBERED:
-            if len(self._young) >= _MOST_REMEMBERED:
-                self._old, self._young = self._young, {}
-            self._young[key] = value
+            if len(self.young) >= _MOST_REMEMBERED:
+                self._old, self.young = self.young, {}
+            self.young[key] = value
 
 
 class Hearing:
@@ -55,46 +57,54 @@ class Hearing:
     `cookies`. A name that some readers take for one of `names` (X_Session.Id), as CGI does, speaks too.
     """
 
-    __slots__ = ("_cookies", "_kinds", "_memos", "_mute", "_names")
+    __slots__ = (
+        "_cookies", "_is_mute", "_is_speaking", "_kinds", "_memos", "_mute", "_names", "_speaking", "_values",
+    )  # fmt: skip
 
     def __init__(self, names: frozenset[bytes], cookies: frozenset[bytes]) -> None:
         self._names = names
         self._cookies = tuple(cookies)
         self._kinds: dict[bytes, int] = {}
+        self._values: dict[bytes, int] = {}  # how many mute lines of a name are known
+        self._mute: set[bytes] = set()
+        self._speaking: set[bytes] = set()
+        self._is_mute = self._mute.__contains__
+        self._is_speaking = self._speaking.__contains__
         self._memos: Memory[dict[object, Any]] = Memory()
-        self._mute: set[bytes] = {b""}  # what stands around the lines of a section says nothing either
 
     def hear(self, section: bytes, lines: list[bytes], minor: int) -> Headers:
-        """Return the headers of a message of version HTTP/1.`minor`. `lines` are the section's pieces between CRLFs."""
-        mute = self._mute
-        kinds = self._kinds
-        speaking = [b"1" if minor else b"0"]
+        """Return the headers of a message of version HTTP/1.`minor`, whose section these lines make."""
+        speaking = [*filterfalse(self._is_mute, lines)]
         lengths: list[bytes] = []
-        for line in [line for line in lines if line not in mute]:
+        for line in [*filterfalse(self._is_speaking, speaking)]:
             name = line[: line.find(b":")]
-            kind = kinds.get(name)
+            kind = self._kinds.get(name)
             if kind is None:
                 kind = self._kind(name)
             if kind == _SPEAKS or (kind == _COOKIE and self._names_ours(line)):
-                speaking.append(line)
-            elif kind == _LENGTH:
+                _know(self._speaking, line)
+                continue
+            speaking.remove(line)
+            if kind == _LENGTH:
                 lengths.append(line)
-                speaking[0] = b"L" if minor else b"l"  # that there is a length is told apart, not which
-            elif len(line) <= _LONGEST_MUTE:
-                self._found_mute(line)
+            elif kind == _MUTE:
+                self._found_mute(name, line)
+        # That there is a length is told apart, not which.
+        speaking.append((b"L1" if lengths else b"1") if minor else (b"L0" if lengths else b"0"))
         key = b"\n".join(speaking)
-        memo = self._memos.get(key)
+        memo = self._memos.young.get(key) or self._memos.get(key)
         if memo is None:
             memo = {}
             self._memos.put(key, memo)
         return Headers(section, lengths, memo)
 
-    def _found_mute(self, line: bytes) -> None:
-        mute = self._mute
-        if len(mute) >= _MOST_MUTE:  # mostly of values that never come twice; those that do are soon found again
-            mute.clear()
-            mute.add(b"")
-        mute.add(line)
+    def _found_mute(self, name: bytes, line: bytes) -> None:
+        _know(self._mute, line)
+        count = self._values[name] = self._values.get(name, 0) + 1
+        if count > _MOST_VALUES and name in self._kinds:
+            self._kinds[name] = _VARIES
+        if len(self._values) > _MOST_NAMES:
+            self._values.clear()
 
     def _kind(self, name: bytes) -> int:
         lower = name.lower()
@@ -113,3 +123,11 @@ class Hearing:
             if name in line:
                 return True
         return False
+
+
+def _know(known: set[bytes], line: bytes) -> None:
+    """Remember a line as one of its kind. Where there is no room, begin anew: what comes again is soon back."""
+    if len(line) <= _LONGEST_KNOWN:
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        known.add(line)

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
-from sidecar.headers import connection_tokens, switches_as_offered
+from sidecar.headers import persists, switches_as_offered
 from sidecar.wire import body, framing
 from sidecar.wire.body import BodyReader, BrokenBodyError, CloseReader
 from sidecar.wire.context import NEVER
@@ -153,7 +153,7 @@ class Upstream(asyncio.Protocol):
         self._received = True
         try:
             if self._reader is None:
-                self._read_head(exchange, data)
+                self._read_head(exchange, self._partial + data if self._partial else data)
             else:
                 self._read_body(exchange, b"", data)
         except (InvalidResponseError, BrokenBodyError):
@@ -216,52 +216,50 @@ class Upstream(asyncio.Protocol):
             self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.idle
 
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
+        """Read the final response's head, and those of 1xx responses before it."""
+        responses = self._pool.wire.responses
         while True:
-            if self._partial:
-                data = self._partial + data
             end = data.find(_END) + 4
-            if end == 3:  # noqa: PLR2004 - find() gave -1
-                if len(data) > LONGEST_RESPONSE_HEAD or _hopeless(data):
-                    raise InvalidResponseError
-                self._partial = data
+            if not 3 < end <= LONGEST_RESPONSE_HEAD:  # noqa: PLR2004 - find() gave -1
+                self._keep_partial(data, ends=end > 3)  # noqa: PLR2004
                 return
-            if end > LONGEST_RESPONSE_HEAD:
-                raise InvalidResponseError
             self._partial = b""
-            head = parse_response(data if end == len(data) else data[:end], self._pool.wire.responses)
-            rest = data[end:]
+            head = parse_response(data[:end], responses)
+            data = data[end:]
+            frame = framing.response_framing(head, exchange.head.method)
             if head.status >= _FINAL or head.status == SWITCHING:
-                self._final(exchange, head, rest)
-                return
-            framing.response_framing(head, exchange.head.method)
+                break
             if not exchange.interim(head):
                 raise InvalidResponseError
-            if not rest:
+            if not data:
                 return
-            data = rest
-
-    def _final(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         if head.status == SWITCHING and not (exchange.upgrade and switches_as_offered(exchange.head, head)):
             raise InvalidResponseError
-        frame = framing.response_framing(head, exchange.head.method)
         out = exchange.response(head, frame)
         if self.exchange is not exchange:
             return  # refused or sent elsewhere meanwhile
         if out is None:
-            self._held = (head, rest)
-            if not self._paused:
-                self._transport.pause_reading()
-            self.deadline = NEVER
-            return
-        self._pass_on(exchange, head, frame, out, rest)
+            self._hold(head, data)
+        else:
+            self._pass_on(exchange, head, frame, out, data)
+
+    def _keep_partial(self, data: bytes, *, ends: bool) -> None:
+        if ends or len(data) > LONGEST_RESPONSE_HEAD or _hopeless(data):
+            raise InvalidResponseError
+        self._partial = data
+
+    def _hold(self, head: ResponseHead, rest: bytes) -> None:
+        self._held = (head, rest)
+        if not self._paused:
+            self._transport.pause_reading()
+        self.deadline = NEVER
 
     def _pass_on(self, exchange: Exchange, head: ResponseHead, frame: framing.Framing, out: bytes, rest: bytes) -> None:
         if head.status == SWITCHING:
             self.exchange = None
             exchange.downstream.tunnel(self, out, rest)
             return
-        tokens = connection_tokens(head.headers)
-        self._persistent = b"close" not in tokens and (head.minor == 1 or b"keep-alive" in tokens)
+        self._persistent = persists(head.headers, head.minor)
         length = frame.length
         if len(rest) == length and not frame.chunked and not frame.until_close:  # all of it came in one read
             exchange.downstream.write(out + rest)

@@ -41,7 +41,18 @@ READ = (
 def test_target_is_read(row: tuple[bytes, bytes, str, str, str, int, bytes, str, bool]):
     """[HD-23, SS-09, SS-11] The authority comes from the target; the path is kept for the wire, compared for routes."""
     target, host, *expected = row
-    assert read_target(get(target, host=host)) == tuple(expected)
+    read = read_target(get(target, host=host))
+    assert read[:-1] == tuple(expected)
+    assert read.harmless is (read.plain and read.scheme == "http")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"/x?access_token=1", b"http://a.test/?a=b&access_token=1", b"/access_token=", b"https://a.test/", b"/%2f"],
+)
+def test_target_that_a_route_may_object_to_is_not_harmless(target: bytes):
+    """[HR-06] What may hold a token, what asks for https, and what has two readings is looked at again."""
+    assert not read_target(get(target)).harmless
 
 
 REFUSED = (
