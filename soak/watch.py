@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from soak.fleet import Fleet, Instance
 
+SETTLE = 60  # seconds in which every lost session must have been answered with 401 and its user signed in again
 HEARD = 1.5
 """Seconds after which every instance must have heard of a change in the store."""
 
@@ -51,9 +52,12 @@ class Watch:
         self._stops += stop
 
     async def end(self) -> None:
-        """Stop the callers and close the books."""
-        if self._mending:
-            await asyncio.wait(self._mending, timeout=20)
+        """Stop the callers when every reuse was noticed as a loss and all are signed in again; close the books."""
+        for _ in range(SETTLE):
+            await asyncio.sleep(1.0)
+            await self.books()
+            if not self._lost and not unaccounted(self.losses, self.reuses):
+                break
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
