@@ -1,4 +1,4 @@
-"""What this process may use, descriptors and memory, and how many connections that is enough for.
+"""What this process may use, of descriptors and memory, and how many connections that is enough for.
 
 Each connection from a caller may need one to an upstream, so half of the descriptors are for callers, less a reserve
 for the store, the authorization server and the admin listener: a flood of callers leaves the others what they need.
@@ -9,6 +9,7 @@ Linux's /proc and cgroups; where there are none, nothing is limited by memory.
 from __future__ import annotations
 
 import resource
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 RESERVE = 256  # descriptors, or a quarter of them where there are few
 LEAST_RESERVE = 32
 LEAST_CONNECTIONS = 8
+UNSENT = 256 * 1024  # bytes: as much as one read brings, so that a fast receiver never waits for us
 CGROUP_SHARE = 0.9  # of what the container may use
 _STATM = Path("/proc/self/statm")
 _CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -29,6 +31,15 @@ class Use(NamedTuple):
 
     resident: int
     address_space: int
+
+
+def bound_unsent(sock: socket.socket) -> None:
+    """Let the kernel keep no more than `UNSENT` bytes that it cannot send yet; a listening socket hands that on.
+
+    Without it a receiver that does not read costs megabytes of the kernel's memory, whatever this process holds back.
+    """
+    if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 def reserve(descriptors: int) -> int:
