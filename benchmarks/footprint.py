@@ -7,6 +7,7 @@ Envoy. Each session has an access token of 700 bytes and a refresh token of 200,
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from benchmarks.report import table
 from benchmarks.scene import APP_HOST, REFRESH_LENGTH, TOKEN_LENGTH, USER_HOST, Request
 from benchmarks.session_api import SessionApiError, put_sessions
 from benchmarks.session_memory import use_each
-from benchmarks.start_up import first_answer
+from benchmarks.start_up import Start, first_answer
 from benchmarks.wire import get, send
 
 if TYPE_CHECKING:
@@ -38,25 +39,31 @@ REFERENCES = {"`python -c pass`": "pass", "`python -c 'import aiohttp.web'`": "i
 _REPORT = "import os; print(open('/proc/self/status').read().partition('VmRSS:')[2].split()[0])"
 
 
-def _reference(code: str) -> tuple[float, int]:
-    """Return the seconds that an interpreter takes to run `code`, and the bytes that it holds then."""
-    begun = time.perf_counter()
+def _reference(code: str) -> tuple[Start, int]:
+    """Return what an interpreter takes to run `code`, and the bytes that it holds then."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     ran = subprocess.run([sys.executable, "-c", f"{code}; {_REPORT}"], capture_output=True, text=True, check=True)
-    return time.perf_counter() - begun, int(ran.stdout) * 1024
+    seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return Start(seconds, cpu), int(ran.stdout) * 1024
 
 
 def starts(scene: Scene, rounds: int) -> Iterator[list[str]]:
     """Rows of the table of starts: medians over interleaved rounds, and ratios within each round."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Start]] = {}
     for _ in range(rounds):
         for words, code in REFERENCES.items():
             found.setdefault(words, []).append(_reference(code)[0])
         found.setdefault(sidecar.APP.title, []).append(first_answer(sidecar.APP, scene))
     base = found[list(REFERENCES)[-1]]
     for words, times in found.items():
-        ratio = median(one / reference for one, reference in zip(times, base, strict=True))
-        spread = f"{min(times) * 1e3:,.0f}-{max(times) * 1e3:,.0f}"
-        yield [words, f"{median(times) * 1e3:,.0f}", spread, f"{ratio:.2f}"]
+        pairs = list(zip(times, base, strict=True))
+        slower = median(one.seconds / reference.seconds for one, reference in pairs)
+        dearer = median(one.cpu / reference.cpu for one, reference in pairs)
+        seconds = [one.seconds for one in times]
+        spread = f"{min(seconds) * 1e3:,.0f}-{max(seconds) * 1e3:,.0f}"
+        cpu = f"{median(one.cpu for one in times) * 1e3:,.0f}"
+        yield [words, f"{median(seconds) * 1e3:,.0f}", spread, f"{slower:.2f}", cpu, f"{dearer:.2f}"]
 
 
 def memory(scene: Scene) -> Iterator[list[str]]:
@@ -115,13 +122,13 @@ def main() -> int:
     sidecar.prepare()
     with stage("footprint", [170], wanted.sessions) as (scene, _):
         try:
-            rows = [*memory(scene), *envoy(scene)]
+            print(table(("memory", "RSS MiB", ""), [*memory(scene), *envoy(scene)]))
         except (CheckError, SessionApiError) as why:
             say(str(why))
             return 1
-        print(table(("memory", "RSS MiB", ""), rows))
         if wanted.rounds:
-            columns = ("from exec to the first answer with a token", "ms, median", "min-max", "to aiohttp.web")
+            what = "from exec to the first answer with a token"
+            columns = (what, "ms, median", "min-max", "to aiohttp.web", "CPU ms", "to aiohttp.web")
             print(f"\n{table(columns, list(starts(scene, wanted.rounds)))}")
     return 0
 
