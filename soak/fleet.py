@@ -266,10 +266,7 @@ async def running(
     between: Any = None,
     redis_timeout: float = 0.25,
 ) -> AsyncIterator[Fleet]:
-    """Run a fleet. `between(port)` may return another port that stands between the sidecars and Redis.
-
-    `redis_timeout`: for which they wait for it.
-    """
+    """Run a fleet. `between(port)` may return a port before Redis; `redis_timeout`: for which it is waited for."""
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     far, redis, fleet = Far(seed), None, None
     try:
