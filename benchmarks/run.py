@@ -17,7 +17,7 @@ from benchmarks.command import enter, names, numbers, say
 from benchmarks.fleet import fleet
 from benchmarks.load import Load, write_requests
 from benchmarks.measure import Sample, measure, stage
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, USUAL
 from benchmarks.places import RESULTS
 from benchmarks.report import Case, Report, markdown
 from benchmarks.scene import varied
@@ -33,7 +33,7 @@ Key = tuple[bool, int, str]
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--peers", type=names, default=list(PEERS), help=f"of {','.join(PEERS)}")
+    parser.add_argument("--peers", type=names, default=USUAL, help=f"of {','.join(PEERS)}")
     parser.add_argument("--sizes", type=numbers, default=[170, 65536, 1048576], help="bytes of the bodies")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--sessions", type=int, default=100, help="users that the load cycles through")

@@ -14,10 +14,13 @@ from benchmarks.peers.contract import Launch, Peer
 from benchmarks.places import ROOT, free_port
 from benchmarks.scene import APP_HOST, CLIENT_ID, CLIENT_SECRET, SCOPE, TLS_NAME, USER_HOST, Scene
 from benchmarks.session_api import put_sessions
+from sidecar.credentials.vault import generate_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+REDIS = "BENCHMARK_REDIS"
+"""The variable that names an empty Redis."""
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 
 
@@ -42,13 +45,15 @@ def route(scene: Scene, host: str, who: str, **match: object) -> Entry:
     return entry | ({"tls": {"ca": str(scene.ca), "server_name": TLS_NAME}} if scene.tls else {})
 
 
-def configuration(scene: Scene, port: int, admin: int, routes: list[Entry], name: str) -> Path:
+def configuration(
+    scene: Scene, port: int, admin: int, routes: list[Entry], name: str, store: Entry | None = None
+) -> Path:
     """Write the configuration (JSON, which is YAML too) and return its path."""
     text = {
         "version": 1,
         "listeners": [{"bind": f"127.0.0.1:{port}"}],
         "admin": {"bind": f"127.0.0.1:{admin}"},
-        "store": {"url": f"sqlite:{scene.directory / f'{name}.db'}"},
+        "store": store or {"url": f"sqlite:{scene.directory / f'{name}.db'}"},
         "providers": {
             "idp": {"token_endpoint": scene.token_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
         },
@@ -63,12 +68,38 @@ def command(path: Path) -> list[str | Path]:
     return [sys.executable, "-m", "sidecar", "run", "-c", path]
 
 
-def launch(scene: Scene, *, name: str) -> Launch:
+def prepare_redis() -> str:
+    if not os.environ.get(REDIS):
+        raise NotAvailableError(f"{REDIS} names no Redis: {REDIS}=redis://127.0.0.1:6379/0")
+    return prepare()
+
+
+def _store(kind: str) -> Entry | None:
+    if kind == "redis":
+        return {"url": os.environ[REDIS], "keys": [generate_key()]}
+    return {"url": "memory:"} if kind == "memory" else None
+
+
+def launch(scene: Scene, *, name: str, store: str = "sqlite") -> Launch:
     port, admin = free_port(), free_port()
     routes = [route(scene, APP_HOST, "app"), route(scene, USER_HOST, "user")]
-    path = configuration(scene, port, admin, routes, name)
+    path = configuration(scene, port, admin, routes, name, _store(store))
     return Launch(command(path), port, ENVIRONMENT, functools.partial(put_sessions, admin, scene.sessions))
 
 
 USER = Peer("sidecar-user", "sidecar, `as: user`", prepare, functools.partial(launch, name="sidecar-user"), "user")
 APP = Peer("sidecar-app", "sidecar, `as: app`", prepare, functools.partial(launch, name="sidecar-app"))
+IN_MEMORY = Peer(
+    "sidecar-memory",
+    "sidecar, `as: user`, memory store",
+    prepare,
+    functools.partial(launch, name="sidecar-memory", store="memory"),
+    "user",
+)
+IN_REDIS = Peer(
+    "sidecar-redis",
+    "sidecar, `as: user`, Redis store",
+    prepare_redis,
+    functools.partial(launch, name="sidecar-redis", store="redis"),
+    "user",
+)

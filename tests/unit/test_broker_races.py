@@ -765,3 +765,29 @@ async def test_application_token_waits_for_a_stuck_store_no_longer_than_it_has_t
         assert await pair.at(third, APP, None) == "access.app.stats.1"  # type: ignore[arg-type]
         assert await pair.at(third, APP, None) == "access.app.stats.1"  # type: ignore[arg-type]
     await third.close(1)
+
+
+async def test_crash_between_rotation_and_write_ends_in_a_clean_refusal(pair: Pair) -> None:
+    """[RF-05] [ST-12] The one thing that cannot be saved: the user signs in again, nobody gets a wrong token."""
+    await pair.sign_in("alice", expires_in=100)
+    await pair.sign_in("bob", expires_in=100)
+    pair.clock.now += 200
+    reached = asyncio.Event()
+
+    async def never(*_arguments: Any, **_options: Any) -> bool:
+        reached.set()
+        await asyncio.sleep(1000)
+        return False
+
+    pair.views[0].put = never  # type: ignore[method-assign]
+    crashed = asyncio.create_task(pair.at(pair.one))
+    await reached.wait()
+    for task in pair.one._flights.tasks():
+        task.cancel()  # as kill -9 would: nothing of it is stored, its lock ends
+    await asyncio.gather(crashed, return_exceptions=True)
+    assert (await refused(pair.at(pair.two))).name == "login_required"
+    assert (await refused(pair.at(pair.two))).name == "login_required"
+    assert set(pair.server.killed) == {"alice"}
+    assert (await pair.at(pair.two, session="bob")).startswith("access.bob.read")
+    await pair.sign_in("alice")
+    assert (await pair.at(pair.two)).startswith("access.alice.sign-in")
