@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
+from fuzz.reading import StrictRequests
 from tests.support.corridor import TOKEN, Corridor, LoopKind, bytewise
 from tests.support.recording_upstream import Reading, Seen, reread
 
@@ -160,6 +161,16 @@ def proper(request: Seen, port: int) -> None:
 def sees(case: Case, *expected: Expected) -> Case:
     """Return a case that expects these requests."""
     return replace(case, sees=expected)
+
+
+def strictly_read(corridor: Corridor) -> None:
+    """Have two strict readers, h11 and one that knows canonical HTTP only, read all that was forwarded, and agree."""
+    for stream in corridor.do(corridor.upstream.messages):
+        heard, strict = reread(stream), StrictRequests()
+        strict.feed(stream)
+        assert not heard.broken, heard
+        theirs = [(seen.method, seen.target, seen.body) for seen in heard.requests]
+        assert theirs == [(request.method, request.target, request.body) for request in strict.requests]
 
 
 def only_request(corridor: Corridor) -> Seen:

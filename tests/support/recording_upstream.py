@@ -163,6 +163,10 @@ class RecordingUpstream:
             connection.end()
         self.connections = []
 
+    def messages(self) -> list[bytes]:
+        """Return what each connection saw as long as it was HTTP."""
+        return [bytes(connection.saw[: connection.tunnel_at]) for connection in self.connections]
+
     def streams(self) -> list[bytes]:
         """Return what each connection saw, empty ones left out."""
         return [bytes(connection.saw) for connection in self.connections if connection.saw]
@@ -182,6 +186,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, upstream: RecordingUpstream) -> None:
         self.saw = bytearray()
         self.ended = ""
+        self.tunnel_at: int | None = None  # how much it had seen when it became a tunnel
         self._upstream = upstream
         self._reader: Reader | None = Reader()
         self._task: asyncio.Task[None] | None = None
@@ -220,6 +225,7 @@ class Connection(asyncio.Protocol):
 
     def tunnel(self) -> None:
         """Read no more requests: what comes is recorded only."""
+        self.tunnel_at = len(self.saw)
         self._reader = None
 
     def end(self) -> None:

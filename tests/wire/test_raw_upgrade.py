@@ -59,6 +59,19 @@ def test_upgrade_becomes_a_tunnel_and_loses_no_byte(both: dict[str, Corridor], v
     assert corridor.faults == []
 
 
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
+@pytest.mark.parametrize("offer", [b"WebSocket", b"chat, websocket", b"websocket\r\nUpgrade: chat"])
+def test_switch_to_one_of_the_offers_is_a_tunnel(both: dict[str, Corridor], offer: bytes, variant: Variant):
+    """[WS-01] Protocol names are compared without case, and one of several may be chosen."""
+    corridor = start(both, variant)
+    _switch(corridor)
+    with corridor.client() as client:
+        request = UPGRADE.replace(b"Upgrade: websocket", b"Upgrade: " + offer)
+        answer = client.send(fill(request, variant.form, b"app.internal")).answer(upgrade=True)
+    assert answer is not None
+    assert answer.status == 101
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 426])
 def test_refused_upgrade_stays_http(both: dict[str, Corridor], status: int, variant: Variant):
@@ -78,6 +91,33 @@ def test_refused_upgrade_stays_http(both: dict[str, Corridor], status: int, vari
     assert second.body == b"GET /next"
     for request in requests(corridor):
         assert request.all(b"authorization") == [b"Bearer token-of-app-1"]
+
+
+SWITCHES: dict[str, bytes] = {
+    "WS-07-other-protocol": SWITCH.replace(b": websocket", b": chat"),
+    "SM-26-h2c": SWITCH.replace(b": websocket", b": h2c"),
+    "WS-07-one-more": SWITCH.replace(b": websocket", b": websocket, h2c"),
+    "WS-07-one-more-line": SWITCH.replace(b"Sec-", b"Upgrade: h2c\r\nSec-"),
+    "WS-07-versioned": SWITCH.replace(b": websocket", b": websocket/14"),
+    "WS-07-none": SWITCH.replace(b"Upgrade: websocket\r\n", b""),
+    "WS-07-empty": SWITCH.replace(b": websocket", b":"),
+    "WS-07-no-connection": SWITCH.replace(b"Connection: Upgrade\r\n", b""),
+    "WS-07-of-1.0": SWITCH.replace(b"/1.1", b"/1.0"),
+    "WS-07-with-length": SWITCH.replace(b"Sec-", b"Content-Length: 3\r\nSec-"),
+    "WS-07-with-coding": SWITCH.replace(b"Sec-", b"Transfer-Encoding: chunked\r\nSec-"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("case", SWITCHES)
+def test_switch_to_what_was_not_offered_is_no_tunnel(both: dict[str, Corridor], case: str, variant: Variant):
+    """[WS-07] A 101 that does not name exactly what was offered is a 502 (RFC 9110 section 7.8)."""
+    corridor = start(both, variant)
+    corridor.do(lambda: corridor.upstream.play([SWITCHES[case] + b"raw"]))
+    with corridor.client() as client:
+        answer = client.send(fill(UPGRADE, variant.form, b"app.internal")).answer(upgrade=True)
+    assert answer is not None
+    assert answer.status == 502
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
