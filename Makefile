@@ -10,6 +10,7 @@ COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe -
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 IMAGE ?= token-sidecar
 TESTS ?=
+JOBS ?= auto
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow check format bench fuzz soak lock replicas image clean
 
@@ -19,8 +20,8 @@ help:  ## Say what there is
 demo: $(READY)  ## Show the sidecar at work (DEMO=--once ends by itself)
 	@$(BIN)/sidecar demo $(DEMO)
 
-test: $(READY)  ## Run the tests (TESTS=tests/unit for a part)
-	@$(BIN)/python -m pytest -q $(TESTS)
+test: $(READY)  ## Run the tests (TESTS=tests/unit for a part, JOBS=0 one after the other)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(TESTS)
 
 slow: $(READY)  ## Run the tests that take long
 	@$(BIN)/python -m pytest -q -m slow $(TESTS)
