@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from sidecar.admin.problems import HEADERS, Problem, document, meaning
+from sidecar.login.patience import IDLE, Crowd
 from sidecar.wire.service import accepting
 
 if TYPE_CHECKING:
@@ -38,22 +39,43 @@ async def serving(application: web.Application, where: Address | socket.socket) 
     """
     runner = web.AppRunner(application, shutdown_timeout=2.0)
     await runner.setup()
-    factory = partial(_Connection, runner.server, loop=asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    crowd = Crowd(loop)
+    factory = partial(_Connection, runner.server, crowd, loop=loop)
     try:
         async with accepting(factory, where) as address:
             yield address
     finally:
+        crowd.stop()
         await runner.cleanup()
 
 
 class _Connection(web.RequestHandler):
     """A connection whose parse errors are problems: aiohttp would send the malformed bytes back, and log them."""
 
-    __slots__ = ()
+    __slots__ = ("_crowd",)
 
-    def __init__(self, server: web.Server | None, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: web.Server | None, crowd: Crowd, *, loop: asyncio.AbstractEventLoop) -> None:
         assert server is not None  # noqa: S101 - the runner is set up
-        super().__init__(server, loop=loop, access_log=None, keepalive_timeout=75.0)  # type: ignore[arg-type]
+        super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE)  # type: ignore[arg-type]
+        self._crowd = crowd
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._crowd.join(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._crowd.leave(self)
+        super().connection_lost(exc)
+
+    def progress(self) -> tuple[int, bool]:
+        """Return how many requests have come, and whether one is under way."""
+        return self._request_count, self._current_request is not None
+
+    def give_up(self) -> None:
+        """Break the connection off: it took too long, or makes room."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def handle_error(
         self,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from sidecar.errors import Refusal
 from sidecar.headers import connection_tokens
+from sidecar.listening import accept
 from sidecar.settings import KIB, Address, Limits
 from sidecar.wire.body import BrokenBodyError, reader
 from sidecar.wire.framing import request_framing
@@ -85,9 +86,7 @@ async def accepting(
 ) -> AsyncIterator[Address]:
     """Accept connections at an address, or on a socket, for a `factory` of protocols; see `serving`."""
     sock = where if isinstance(where, socket.socket) else bound(where)
-    loop = asyncio.get_running_loop()
-    create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-    server = await create(factory, sock=sock)
+    server = await accept(asyncio.get_running_loop(), factory, sock)
     name = sock.getsockname()
     try:
         yield Address(path=name) if isinstance(name, str) else Address(*name[:2])
@@ -156,8 +155,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
         self._arm(_LIMITS.head_timeout)
-        if len(self._connections) > CONNECTIONS:
-            self.abort()
+        if len(self._connections) > CONNECTIONS:  # one that asks for nothing makes room, so that probes get through
+            next((one for one in self._connections if one.task is None and one is not self), self).abort()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
