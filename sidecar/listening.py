@@ -8,20 +8,23 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.settings import Address
 from sidecar.wire.capacity import bound_unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import asyncio
+    from collections.abc import Callable, Iterator
 
     from sidecar.settings import Settings
 
 BACKLOG = 1024
 OWN, GROUP = 0o600, 0o660
 _PROBES = 24
+_KEEP_NAME: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Door(NamedTuple):
@@ -101,6 +104,15 @@ def remove(address: Address) -> None:
     """Take the name of a unix socket away."""
     if address.path:
         Path(address.path).unlink(missing_ok=True)
+
+
+async def accept(
+    loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket
+) -> asyncio.AbstractServer:
+    """Accept connections from a socket. Its name, if it has one, stays: others may listen there too."""
+    if sock.family.name == "AF_UNIX":
+        return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG, **_KEEP_NAME)
+    return await loop.create_server(factory, sock=sock, backlog=BACKLOG)
 
 
 @contextlib.contextmanager

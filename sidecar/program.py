@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from sidecar import config, listening, logs, observing, strain
+from sidecar.accepting import Acceptors
 from sidecar.admin.server import make_application
 from sidecar.assembly import Corridor, assemble, specs
 from sidecar.config import apart
@@ -27,11 +27,9 @@ from sidecar.metrics import Metrics, Readers
 from sidecar.reloading import Prepared, providers_of, refuse_fixed
 from sidecar.stores import open_store
 from sidecar.wire.context import Wire
-from sidecar.wire.downstream import Downstream
 from sidecar.wire.service import serving
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Collection, Mapping
     from contextlib import AsyncExitStack
 
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 FLIGHTS = 4.0  # seconds more for token requests under way, and for what they bring to be stored
-_KEEP_NAME: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # others listen there
 
 
 class Program:
@@ -79,12 +76,12 @@ class Program:
         self._worker = worker
         self._observe = observe
         self._login_state: LoginState | None = None
-        self._servers: dict[socket.socket, asyncio.AbstractServer] = {}
         self._corridor: Corridor | None = None
         self._retired: list[AuthorizationServer] = []
         self._reloading = asyncio.Lock()
         self._drained_by = 0.0  # time.monotonic()
 
+    _acceptors: Acceptors
     _vault: Vault
     broker: Broker
     admin_state: AdminState
@@ -144,6 +141,7 @@ class Program:
             self._doors = listening.opened(self.settings)
             stack.callback(self._doors.remove)
         stack.callback(self._doors.close)
+        self._acceptors = Acceptors(self.wire, self._doors.listeners, [one.app for one in self.settings.listeners])
         await self.listen_as([self._worker])
         self.admin_state = self._observe(self)
         await stack.enter_async_context(serving(make_application(self.admin_state), self._doors.admin.of(0)))
@@ -168,21 +166,8 @@ class Program:
             await question()
 
     async def listen_as(self, workers: Collection[int]) -> None:
-        """Accept from the sockets of these workers, and from no others."""
-        wanted = {door.of(worker): at for at, door in enumerate(self.doors.listeners) for worker in workers}
-        for sock in [sock for sock in self._servers if sock not in wanted]:
-            self._servers.pop(sock).close()
-        for sock, at in wanted.items():
-            if sock not in self._servers and not self.wire.draining:
-                self._servers[sock] = await self._accept(sock.dup(), self.settings.listeners[at].app)
-
-    async def _accept(self, sock: socket.socket, app: str | None) -> asyncio.AbstractServer:
-        loop, backlog = asyncio.get_running_loop(), listening.BACKLOG
-        if sock.family.name == "AF_UNIX":
-            return await loop.create_unix_server(
-                lambda: Downstream(self.wire, app), sock=sock, backlog=backlog, **_KEEP_NAME
-            )
-        return await loop.create_server(lambda: Downstream(self.wire, app), sock=sock, backlog=backlog)
+        """Accept for these workers."""
+        await self._acceptors.listen_as(workers)
 
     # -- configuration ------------------------------------------------------------------------------------------
 
@@ -260,9 +245,7 @@ class Program:
         """Stop accepting, let what is under way end, break off what has not ended after `seconds`."""
         self.wire.draining = True
         self._drained_by = time.monotonic() + seconds
-        await self.listen_as([])
-        for door in self.doors.listeners:
-            door.close()
+        self._acceptors.close()
         for downstream in list(self.wire.downstreams):
             downstream.drain()
         until = time.monotonic() + seconds

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.admin.process import READINGS
-from sidecar.admin.prometheus import FAMILIES
+from sidecar.admin.prometheus import FAMILIES, HISTOGRAM
 from sidecar.config import ConfigError, load
 from sidecar.settings import Limits, ProviderLimit, ProviderSettings, Settings
 from sidecar.workers import cpus, merging
@@ -164,6 +164,12 @@ def test_every_gauge_says_what_it_means_over_workers():
     gauges = {name for name, kind in kinds.items() if kind == "gauge"}
     assert gauges <= frozenset.union(*ways) <= kinds.keys()
     assert sum(map(len, ways)) == len(frozenset.union(*ways))
+
+
+def test_families_by_route_are_known():
+    """Those are the ones that a removed route has to leave."""
+    found = {family.name for family in FAMILIES if family.labels[:1] == ("route",)} | {HISTOGRAM}
+    assert found == merging.BY_ROUTE
 
 
 def test_snapshots_are_put_together_as_each_number_means():

@@ -97,8 +97,6 @@ def fleet(
 ) -> Iterator[Fleet]:
     with Fleet(folder, config(backdrop, workers, routes, more)) as running:
         yield running
-    for pid in running.children if is_there(running.process.pid) else ():
-        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +248,7 @@ def test_status_page_and_explain_know_all_workers(four: Fleet) -> None:
 def test_processes_show_no_secret(four: Fleet) -> None:
     """No worker has a secret among its arguments, nor one in its environment that the operator did not put there."""
     assert len(four.children) == 4
+    assert len(list(Path(f"/proc/{four.process.pid}/task").iterdir())) == 1  # who forks has no thread
     for pid in four.children:
         assert ADMIN_TOKEN not in Path(f"/proc/{pid}/cmdline").read_text()
         assert Path(f"/proc/{pid}/environ").read_bytes() == Path(f"/proc/{four.process.pid}/environ").read_bytes()
