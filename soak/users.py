@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from soak.command import main, options, progress
 from soak.fleet import Fleet, running, spawn
 from soak.load import Batch, Tally
+from soak.losses import read
 from soak.trouble import Wire
+from soak.watch import lines
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +41,12 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return await wires[0].start()
 
     async with running(
-        arguments.instances, store=arguments.store, seed=arguments.seed, between=between, redis_timeout=TIMEOUT
+        arguments.instances,
+        store=arguments.store,
+        seed=arguments.seed,
+        between=between,
+        redis_timeout=TIMEOUT,
+        traced=True,
     ) as fleet:
         await fleet.far.ask("set", life=arguments.life, slow=0.2)
         await fleet.sign_in(arguments.users)
@@ -55,6 +62,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 locker.wait()
         books = await fleet.far.ask("books")
         dead = await fleet.far.ask("dead")
+        traces = read(lines(fleet))
         for wire in wires:
             wire.stop()
         return {
@@ -75,7 +83,10 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 "expired": books["wrong"].get("expired", 0),
                 "wrong": crowd.tally.wrong[:10],
                 "answers": {kind: count for kind, count in crowd.tally.kinds.items() if kind not in EXPECTED},
-                "reuses": books["reuses"][:10],
+                "reuses": [
+                    f"{reuse}, asked by {traces.asked.get(reuse['token'])}, stored {traces.stored.get(reuse['bought'])}"
+                    for reuse in books["reuses"][:10]
+                ],
                 "dead": dead[:10],
                 "too_few_served": [crowd.tally.kinds] * (crowd.tally.kinds.get("200", 0) < SERVED * crowd.tally.total),
             },
