@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ def run(config: Path | None, log_level: str, log_format: str) -> None:
     """
     from sidecar.config.apart import Reading
 
+    gc.disable()  # imports make nothing but what stays: looking through it again and again is a sixth of a start
     path = common.find(config)
     reading = Reading(path, os.environ)  # first of all: it goes on while the rest is imported
 
@@ -59,6 +61,7 @@ def _served(path: Path, reading: Reading) -> int:
     from sidecar import app, config
     from sidecar.errors import SealError, StoreBrokenError, StoreUnavailableError
 
+    gc.enable()
     try:
         return app.run(path, os.environ, reading)
     except config.ConfigError as error:
