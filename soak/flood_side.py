@@ -28,12 +28,12 @@ class Upstream(asyncio.Protocol):
         self._may = True
 
     def data_received(self, data: bytes) -> None:
-        if data.startswith(b"GET /small"):
-            self._transport.write(SMALL)
-        elif data.startswith(b"GET /next/big"):
+        if data.startswith(b"GET /next/big"):
             self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BIG)
             self._left = BIG
             self._go_on()
+        elif data.startswith(b"GET "):
+            self._transport.write(SMALL)
 
     def pause_writing(self) -> None:
         self._may = False
