@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
@@ -35,8 +36,8 @@ class Upstream(asyncio.Protocol):
     """One connection. `used` counts the requests it has carried."""
 
     __slots__ = (
-        "_blocked", "_endless", "_ends", "_held", "_partial", "_paused", "_persistent", "_pool", "_reader",
-        "_received", "_sent", "_streaming", "_transport", "deadline", "exchange", "used",
+        "_blocked", "_closes_well", "_endless", "_ends", "_held", "_partial", "_paused", "_persistent", "_pool",
+        "_reader", "_received", "_sent", "_streaming", "_transport", "deadline", "exchange", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -52,6 +53,7 @@ class Upstream(asyncio.Protocol):
         self._received = False  # a byte of this response has come
         self._streaming = False
         self._persistent = False
+        self._closes_well = False  # it has said that nothing more will come
         self._ends: tuple[object, object] = (None, None)
         self.exchange: Exchange | None = None
         self.deadline = NEVER
@@ -161,6 +163,7 @@ class Upstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._pool.forget(self)
+        self._closes_well = _closes_well(self._transport)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -321,11 +324,23 @@ class Upstream(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             return
-        if isinstance(self._reader, CloseReader) and exc is None:
+        if isinstance(self._reader, CloseReader) and exc is None and self._closes_well:
             exchange.response_end([])
             return
         refusal = Refusal("upstream_invalid", "The upstream closed the connection before its response was complete.")
         exchange.upstream_lost(refusal, untouched=self.used > 1 and not self._received)
+
+
+def _closes_well(transport: asyncio.Transport) -> bool:
+    """Say whether an end of stream is the upstream's own: under TLS anybody can make one that has no closure alert.
+
+    What only the end of the connection delimits is complete with it, and not without (RFC 9112 section 9.8).
+    """
+    tls = transport.get_extra_info("ssl_object")
+    try:
+        return tls is None or tls.read(1) == b""
+    except ssl.SSLError:
+        return False
 
 
 def _hopeless(head: bytes) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar, cast
 
 import uvloop
 
@@ -27,7 +27,7 @@ from sidecar.lane import Lane, Shared
 from sidecar.metrics import Metrics
 from sidecar.model import APPLICATION, Origin, TokenKey, TokenSpec
 from sidecar.proxy import Proxy
-from sidecar.settings import KIB, Limits, Match, Replay, Route, Settings, Tunnel, UpstreamTimeout
+from sidecar.settings import KIB, Limits, Match, Replay, Route, Settings, Tls, Tunnel, UpstreamTimeout
 from sidecar.wire.context import Wire
 from sidecar.wire.dial import Dialler
 from sidecar.wire.downstream import Downstream
@@ -37,6 +37,8 @@ from tests.support.raw import Raw
 from tests.support.recording_upstream import RecordingUpstream
 
 if TYPE_CHECKING:
+    import ssl
+
     from sidecar.credentials.broker import Broker
 
 T = TypeVar("T")
@@ -98,6 +100,13 @@ class StubBroker:
         return made
 
 
+class UpstreamTls(NamedTuple):
+    """How the upstream shows itself, and what the proxy believes."""
+
+    server: ssl.SSLContext
+    client: Tls
+
+
 class Corridor:
     """The proxy under test with its recording upstream. `faults` is what the event loop was told of."""
 
@@ -109,6 +118,7 @@ class Corridor:
         timeout: UpstreamTimeout = TIMEOUT,
         unmatched: Literal["refuse", "forward"] = "refuse",
         routes: tuple[Route, ...] = (),
+        tls: UpstreamTls | None = None,
     ) -> None:
         self.kind = kind
         self.port = 0
@@ -123,6 +133,7 @@ class Corridor:
         self._unmatched = unmatched
         self._more_routes = routes
         self._pools: list[Pool] = []
+        self.tls = tls
         self._loop = uvloop.new_event_loop() if kind == "uvloop" else asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
@@ -142,7 +153,7 @@ class Corridor:
         self._loop.close()
 
     async def _start(self) -> None:
-        await self.upstream.start()
+        await self.upstream.start(self.tls.server if self.tls else None)
         self.wire = Wire(self._loop, self._limits)
         self._server = await self._loop.create_server(lambda: _CutDownstream(self), "127.0.0.1", 0, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -239,7 +250,7 @@ class Corridor:
         return Proxy(lanes, Elsewhere(settings, shared, plain, self.metrics, self.wire, dialler))
 
     def _routes(self) -> tuple[Route, ...]:
-        here = Origin("http", "127.0.0.1", self.upstream.port)
+        here = Origin("https" if self.tls else "http", "127.0.0.1", self.upstream.port)
         app = TokenSpec("idp", "issuer", "client", "client_credentials")
         user = TokenSpec("idp", "issuer", "client", "session")
         replay = Replay(body_limit=REPLAY_LIMIT)
@@ -321,7 +332,7 @@ class _CutPool(Pool):
         return await self._dialler.dial(
             lambda: _CutUpstream(self, self._corridor),
             self._origin,
-            tls=None,
+            tls=self._corridor.tls.client if self._corridor.tls else None,
             timeout=self._connect_timeout,
             named=True,
         )

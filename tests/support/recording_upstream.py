@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import h11
+
+if TYPE_CHECKING:
+    import ssl
 
 LONGEST_HEAD = 1 << 20
 
@@ -31,13 +35,17 @@ class Rst:
     """Resets the connection."""
 
 
+class Cut:
+    """Closes the connection below TLS, which is not told of it: no close_notify."""
+
+
 class Wait(NamedTuple):
     """Waits some seconds."""
 
     seconds: float
 
 
-Step = bytes | type[Fin] | type[Eof] | type[Rst] | Wait
+Step = bytes | type[Fin] | type[Eof] | type[Rst] | type[Cut] | Wait
 
 
 class Seen(NamedTuple):
@@ -139,9 +147,9 @@ class RecordingUpstream:
         self._answers: deque[tuple[str, Answer]] = deque()
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, "127.0.0.1", 0)
+        self._server = await loop.create_server(self._accept, "127.0.0.1", 0, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -265,6 +273,10 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         elif step is Eof:
             self.transport.write_eof()
+        elif step is Cut:
+            fd = os.dup(self.transport.get_extra_info("socket").fileno())
+            with socket.socket(fileno=fd) as sock:
+                sock.shutdown(socket.SHUT_WR)
         elif step is Rst:
             reset(self.transport)
 

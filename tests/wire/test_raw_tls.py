@@ -1,0 +1,115 @@
+"""The raw suite's essence before an upstream that speaks TLS, where an end of stream may be anybody's."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from sidecar.settings import Tls
+from tests.support.corridor import Corridor, UpstreamTls
+from tests.support.judge import (
+    SMUGGLED,
+    VARIANTS,
+    Case,
+    Expected,
+    Variant,
+    fill,
+    only_request,
+    run,
+    start,
+    strictly_read,
+    table,
+)
+from tests.support.recording_upstream import Cut, Fin, Rst, Wait, response
+from tests.wire.test_raw_framing import BOTH, GOOD_CHUNKS, GOOD_CL, GOOD_TE, HTTP_1_0
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.recording_upstream import Step
+
+GET = b"GET @/x@ HTTP/1.1\r\nHost: @host@\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Corridor]]:
+    """The proxy on each kind of event loop, its upstream behind TLS."""
+    authority, bundle = trustme.CA(), tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(bundle)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    how = UpstreamTls(context, Tls(ca=str(bundle)))
+    with Corridor("asyncio", tls=how) as plain, Corridor("uvloop", tls=how) as fast:
+        yield {"asyncio": plain, "uvloop": fast}
+
+
+@table(GOOD_CL, GOOD_TE, GOOD_CHUNKS, BOTH, HTTP_1_0, variants=VARIANTS[:2])
+def test_framing_is_the_same_before_tls(secure: dict[str, Corridor], case: Case, variant: Variant):
+    """What is forwarded over TLS is what is forwarded without it."""
+    run(secure, case, variant)
+    strictly_read(secure[variant.loop])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_https_target_goes_to_the_tls_upstream(secure: dict[str, Corridor], variant: Variant):
+    """[SS-07] https:// in the target is taken where the route's upstream speaks TLS, with the port that it implies."""
+    case = Case("", b"GET https://app.internal/x HTTP/1.1\r\nHost: app.internal\r\n\r\n", (Expected(b"GET", b"/x"),))
+    run(secure, case, variant)
+    assert only_request(secure[variant.loop]).all(b"authorization") == [b"Bearer token-of-app-1"]
+
+
+ENDS: dict[str, tuple[tuple[Step, ...], bool]] = {
+    "HD-14-length": ((response(b"hi"),), True),
+    "HD-14-chunked": ((CHUNKED + b"0\r\n\r\n",), True),
+    "UP-11-until-close": ((HEAD + b"\r\nhi", Fin), True),
+    "UP-11-until-close-later": ((HEAD + b"\r\nhi", Wait(0.02), Fin), True),
+    "UP-03-until-close-without-alert": ((HEAD + b"\r\nhi", Cut), False),
+    "UP-03-until-close-without-alert-later": ((HEAD + b"\r\nhi", Wait(0.02), Cut), False),
+    "UP-03-until-close-reset": ((HEAD + b"\r\nhi", Wait(0.02), Rst), False),
+    "UP-03-length-without-alert": ((HEAD + b"Content-Length: 3\r\n\r\nhi", Cut), False),
+    "UP-03-length-whole-without-alert": ((response(b"hi"), Cut), True),
+    "UP-03-chunked-without-alert": ((CHUNKED, Cut), False),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("case", ENDS)
+def test_end_without_closure_alert_is_no_end_of_a_body(secure: dict[str, Corridor], case: str, variant: Variant):
+    """[UP-03] RFC 9112 section 9.8: a body that only the end delimits is whole with TLS's own end, and cut without it."""
+    says, whole = ENDS[case]
+    corridor = start(secure, variant)
+    corridor.do(lambda: corridor.upstream.play(says))
+    with corridor.client() as client:
+        answer = client.send(fill(GET, variant.form, b"app.internal")).answer()
+        if whole:
+            assert answer is not None
+            assert (answer.status, answer.body, answer.whole) == (200, b"hi", True)
+        else:
+            assert answer is None or not answer.whole
+            assert client.ended == "reset"
+    with corridor.client() as client:
+        answer = client.send(fill(GET.replace(b"/x", b"/next"), variant.form, b"app.internal")).answer()
+        assert answer is not None
+        assert answer.body == b"GET /next"
+    assert corridor.faults == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
+def test_body_of_an_answered_upload_is_no_request_over_tls(secure: dict[str, Corridor], variant: Variant):
+    """[SM-17] An early answer over TLS is relayed, both connections end, and what follows is nobody's request."""
+    corridor = start(secure, variant)
+    corridor.do(lambda: corridor.upstream.play([response(b"big", 413)], at="head"))
+    with corridor.client() as client:
+        head = b"POST @/x@ HTTP/1.1\r\nHost: @host@\r\nContent-Length: 1000\r\n\r\nabc"
+        answer = client.send(fill(head, variant.form, b"app.internal")).answer(b"POST")
+        assert answer is not None
+        assert (answer.status, answer.body) == (413, b"big")
+        client.send(SMUGGLED)
+        assert client.ends()
+    assert corridor.until(lambda: corridor.upstream.connections[0].ended != "")
+    assert b"smuggled" not in b"".join(corridor.streams())
