@@ -126,6 +126,7 @@ def ended() -> None:
 def main() -> None:
     """Tell it, and end what was started."""
     try:
+        compose("down", "-v", "-t", "10")  # what an earlier run left would prove nothing
         compose("up", "-d")
         for part in (shared, killed, redis_restarted, ended):
             part()
