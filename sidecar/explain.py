@@ -18,7 +18,7 @@ from sidecar.target import read_target
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sidecar.credentials.broker import KeyState
+    from sidecar.credentials.key_state import KeyState
     from sidecar.model import Caller, Target
     from sidecar.settings import Match, Route, Settings
 

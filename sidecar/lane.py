@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar import replay
 from sidecar.callers.recognise import admit, recognise
+from sidecar.credentials.attended import Open
 from sidecar.credentials.broker import StillRejectedError
 from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, Changes, RequestRules, ResponseRules, one_hop_less, wants_upgrade
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sidecar.wire.exchange import Exchange
     from sidecar.wire.pool import Pool
 
-UNAUTHORIZED = 401
+SWITCHING, UNAUTHORIZED = 101, 401
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
@@ -136,7 +137,11 @@ class Lane:
         return not exchange.replayed and self._unauthorized(exchange, head)
 
     def over(self, exchange: Exchange) -> None:
-        """Count the exchange and write its line."""
+        """Count the exchange and write its line; a connection that is now a tunnel ends with its session."""
+        if exchange.status == SWITCHING and exchange.key is not None:
+            downstream = exchange.downstream
+            opened = Open(lambda: downstream in downstream.wire.downstreams, downstream.abort)
+            self._shared.broker.attend(exchange.key, opened)
         self.under_way -= 1
         if exchange.status:
             self.tally.answered(exchange.status, time.perf_counter() - exchange.began)

@@ -13,10 +13,12 @@ import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from sidecar.credentials.attended import Attended, Open
 from sidecar.credentials.counts import Counts, figures
 from sidecar.credentials.flights import Flights, call_off
+from sidecar.credentials.key_state import KeyState, state_of
 from sidecar.credentials.memory import Credential, Hold, Memory
 from sidecar.credentials.outage import Outages
 from sidecar.credentials.records import SESSIONS, Records, app_name
@@ -52,14 +54,6 @@ def _jitter() -> float:
 
 class StillRejectedError(Exception):
     """The token was renewed for a rejection a moment ago and is rejected again: the upstream's answer is passed on."""
-
-
-class KeyState(NamedTuple):
-    """What this process holds for a key. `seconds_left` is until the expiry."""
-
-    state: Literal["none", "fresh", "stale", "expired", "rejected", "renewing"]
-    seconds_left: float = 0.0
-    generation: int = 0
 
 
 class Broker:
@@ -98,6 +92,8 @@ class Broker:
         self._standing: list[asyncio.Task[None]] = []  # what goes on for as long as the broker
         self._closed = False
         self.sessions = Sessions(self._registry, self._records, self._memory, clock, local=local)
+        self._attended = Attended(self.sessions.lives)
+        self._memory.changed = self._attended.changed
         self.sign_ins = SignIns(self.sessions, self._records, clock)
         store.watch(self._changed)
 
@@ -128,6 +124,12 @@ class Broker:
         credential.used_at = now
         return credential
 
+    def attend(self, key: TokenKey, opened: Open) -> None:
+        """Close a connection that was opened with the credential of `key` when the session ends."""
+        name = None if key.identity == APPLICATION else self._records.named(key.identity)
+        if name is not None:
+            self._attended.add(name, opened)
+
     def accepted(self, credential: Credential) -> None:
         """Take note that an upstream took a credential that is `suspect`."""
         credential.suspect = False
@@ -141,7 +143,7 @@ class Broker:
                 return KeyState("renewing")
             return KeyState("none" if self._suspicions.rejected(key) is None else "rejected")
         return KeyState(
-            "renewing" if key in self._flights else _state(credential, now),
+            "renewing" if key in self._flights else state_of(credential, now),
             max(credential.usable_until - now, 0.0),
             credential.order[1],
         )
@@ -149,7 +151,7 @@ class Broker:
     def states(self) -> Counter[str]:
         """Return how many credentials there are by state: fresh, stale, expired; and `renewing`, flights under way."""
         now = self._clock()
-        states: Counter[str] = Counter(_state(credential, now) for credential in self._hot.values())
+        states: Counter[str] = Counter(state_of(credential, now) for credential in self._hot.values())
         states["renewing"] = len(self._flights.tasks())
         return states
 
@@ -191,7 +193,8 @@ class Broker:
             raise Refusal("internal")
         if not self._standing:
             self._standing = [
-                asyncio.create_task(work()) for work in (self._keep_house, self.tending.run, self.outages.watch)
+                asyncio.create_task(work())
+                for work in (self._keep_house, self.tending.run, self.outages.watch, self._attended.run)
             ]
         if not bound.for_user:
             return Trip(key, bound, app_name(key.fingerprint))
@@ -288,12 +291,6 @@ class Broker:
             with suppress(Refusal):  # the store is away: next time
                 await self.sessions.flush_last_used()
             self._memory.sweep(self._clock())
-
-
-def _state(credential: Credential, now: float) -> Literal["fresh", "stale", "expired"]:
-    if not credential.usable(now):
-        return "expired"
-    return "fresh" if now < credential.stale_at else "stale"
 
 
 def _again(hold: Hold) -> Refusal:

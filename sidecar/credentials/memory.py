@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sidecar.credentials.session_record import Chain, Order
     from sidecar.errors import Refusal
@@ -135,6 +135,7 @@ class Memory:
         self.hot: dict[TokenKey, Credential] = {}
         self._entries: dict[str, Entry] = {}
         self._unknown: dict[str, float] = {}
+        self.changed: Callable[[str], None] = lambda _name: None  # hears which record may have changed; empty: any
 
     def entry(self, name: str, now: float) -> Entry:
         """Return the entry of a record, made if there is none. Guessed names never push out what is in use."""
@@ -188,6 +189,7 @@ class Memory:
     def drop(self, name: str) -> None:
         """Use nothing of a record any more: it has changed. What is being read of it now will not be used either."""
         self._unknown.pop(name, None)
+        self.changed(name)
         entry = self._entries.get(name)
         if entry is not None:
             entry.epoch += 1
@@ -211,6 +213,7 @@ class Memory:
         """Ask the store again before anything is used: any record may have changed."""
         self.hot.clear()
         self._unknown.clear()
+        self.changed("")
         for entry in self._entries.values():
             entry.disown()
             entry.epoch += 1

@@ -63,6 +63,10 @@ class Records:
                 raise StoreBrokenError("the key of the session identifiers cannot be opened") from None
         return session_name(identifier(self._pepper, session_id))
 
+    def named(self, session_id: str) -> str | None:
+        """Return the name of a session's record without asking the store; None before `name` has asked it."""
+        return None if self._pepper is None else session_name(identifier(self._pepper, session_id))
+
     async def found_by(self, kind: str, *texts: str) -> str:
         """Return the name of a record that is found by `texts`, none of which can be read from it."""
         hashed = (await self.name("\0".join([kind, *texts]))).removeprefix(SESSIONS)

@@ -315,7 +315,7 @@ def test_all_files_belong_to_the_owner_alone_whatever_the_umask(path):
 
 
 async def test_openers_at_once_make_one_file(path):
-    """Whoever is slower takes the file of the faster one; no draft is left."""
+    """[ST-07] Whoever is slower takes the file of the faster one; no draft is left."""
     stores = [open_store(f"sqlite:{path}") for _ in range(6)]
     done = await asyncio.gather(*(store.put("key", b"x", expected=None, version=1) for store in stores))
     assert sorted(done) == [False] * 5 + [True]

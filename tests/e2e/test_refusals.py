@@ -126,7 +126,7 @@ CASES = {
     "no_route [SS-01]": case("no_route", "http://nowhere.internal/x"),
     "no_route: HEAD": case("no_route", "http://nowhere.internal/x", method="HEAD"),
     "no_route: OPTIONS *": case("no_route", "*", ("Host", "nowhere.internal"), method="OPTIONS"),
-    "caller_not_allowed": case("caller_not_allowed", "http://small.internal/x", OTHER_KEY, key=None),
+    "caller_not_allowed [ID-07]": case("caller_not_allowed", "http://small.internal/x", OTHER_KEY, key=None),
     "tunnel_refused [SM-28, SS-08]": case("tunnel_refused", "stats.internal:443", method="CONNECT", usable=False),
     "destination_refused": case("destination_refused", "http://metadata.internal/x"),
     "method_refused: TRACE [LK-05]": case("method_refused", STATS, method="TRACE"),

@@ -74,6 +74,9 @@ class StubBroker:
         self.held: dict[TokenKey, StubCredential] = {}
         self.serial: Counter[TokenKey] = Counter()
 
+    def attend(self, _key: TokenKey, _opened: object) -> None:
+        """Tunnels of this stub's sessions are not closed."""
+
     def ready(self, key: TokenKey, _now: float) -> StubCredential | None:
         if key not in self.held and not key.identity.startswith(("cold", "gone")):
             self._mint(key)

@@ -785,6 +785,7 @@ async def test_crash_between_rotation_and_write_ends_in_a_clean_refusal(pair: Pa
     for task in pair.one._flights.tasks():
         task.cancel()  # as kill -9 would: nothing of it is stored, its lock ends
     await asyncio.gather(crashed, return_exceptions=True)
+    del pair.views[0].put
     assert (await refused(pair.at(pair.two))).name == "login_required"
     assert (await refused(pair.at(pair.two))).name == "login_required"
     assert set(pair.server.killed) == {"alice"}

@@ -159,7 +159,7 @@ MEANING = [
     Case("CF-02-same-match", route(f"{{{APP}}}\n  - {{match: ▶{{host: a.internal}}, upstream: https://b.example.com, as: app}}"), "routes[1].match", "takes the same requests as routes[0]"),
     Case("CF-02-overlapping-methods", route("{match: {path: /a, methods: [GET, PUT]}, upstream: https://a.example.com, as: app}\n  - {match: ▶{path: /a, methods: [PUT]}, upstream: https://a.example.com, as: user}"), "routes[1].match", "takes the same requests as routes[0]"),
     Case("CF-09-same-host-and-path-spelt-differently", route("{match: {host: a.internal, path: /x}, upstream: https://a.example.com, as: app}\n  - {match: ▶{host: A.Internal., path: /x/}, upstream: https://a.example.com, as: app}"), "routes[1].match", "takes the same requests as routes[0]"),
-    Case("insecure-upstream", route("{match: {host: a}, upstream: ▶http://a.example.com, as: app}"), "routes[0].upstream", "a token would leave this machine unencrypted", "insecure: true"),
+    Case("LK-14-insecure-upstream", route("{match: {host: a}, upstream: ▶http://a.example.com, as: app}"), "routes[0].upstream", "a token would leave this machine unencrypted", "insecure: true"),
     Case("tls-with-http", route("{match: {host: a}, upstream: http://localhost:1, as: app, ▶tls: {server_name: a}}"), "routes[0].tls", "no meaning with an http:// upstream"),
     Case("SS-02-upstream-is-listener", route("{match: {host: a}, upstream: ▶http://localhost:8080, as: none}"), "routes[0].upstream", "the sidecar's own listener"),
     Case("SS-02-upstream-is-admin", route("{match: {host: a}, upstream: ▶http://127.0.0.1:8081/v1, as: none}"), "routes[0].upstream", "the sidecar's own admin address"),

@@ -1,0 +1,79 @@
+"""A WebSocket ends with the session that opened it, whoever ends the session."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.program import Whole, head, whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.recording_upstream import Seen, Step
+
+PROFILES = "http://profiles.internal/me"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def switching(_seen: Seen) -> list[Step]:
+    return [SWITCH]
+
+
+async def opened(run: Whole, session: str) -> asyncio.StreamReader:
+    """Open a WebSocket as far as the switch."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", run.program.proxy_port)
+    asks = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("X-Session-Id", session)]
+    writer.write(head("GET", PROFILES, asks))
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    reader.writer = writer  # type: ignore[attr-defined] - kept alive
+    return reader
+
+
+async def is_open(reader: asyncio.StreamReader) -> bool:
+    """Say whether the tunnel still stands, within a moment."""
+    try:
+        async with asyncio.timeout(0.3):
+            return bool(await reader.read(1))
+    except TimeoutError:
+        return True
+    except ConnectionError:
+        return False
+
+
+async def ends(reader: asyncio.StreamReader) -> bool:
+    """Say whether the tunnel ends within five seconds."""
+    try:
+        async with asyncio.timeout(5):
+            return not await reader.read(1)
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["session API", "another process"])
+async def test_websocket_ends_with_its_session(tmp_path: Path, how: str) -> None:
+    """[LK-13] That of the session that was ended, and no other; a renewal ends none."""
+    async with whole(tmp_path, more=f'store: {{url: "sqlite:{tmp_path}/store.db"}}') as run:
+        run.upstream.default = switching
+        for name in ("alice", "bob"):
+            await run.sign_in(name, f"{name}-session")
+        alice, bob = await opened(run, "alice-session"), await opened(run, "bob-session")
+        broker = run.program.broker
+        assert len(broker._attended) == 2
+        await run.sign_in("bob", "bob-session")  # replaced, not ended
+        assert await is_open(bob)
+        if how == "session API":
+            assert (await run.admin("DELETE", "/v1/sessions/alice-session")).status in (200, 204)
+        else:
+            name = broker._records.named("alice-session")
+            assert name is not None
+            assert await run.program.store.delete(name)
+            broker._changed(name)  # as the store tells
+        assert await ends(alice)
+        assert await is_open(bob)
+        for reader in (alice, bob):
+            reader.writer.close()  # type: ignore[attr-defined]
