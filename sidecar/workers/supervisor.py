@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from sidecar.workers import merging
 from sidecar.workers.channel import pack
 from sidecar.workers.crew import Worker, acceptance
+from sidecar.workers.ledger import Ledger
 from sidecar.workers.reloads import Reloads
 from sidecar.workers.restarts import after_end
 from sidecar.workers.rounds import Round, Rounds
@@ -68,8 +68,7 @@ class Supervisor:
         self._selector.register(self._signals.socket, selectors.EVENT_READ, self._signalled)
         self._reloads = Reloads(settings, path, environ, self)
         self._rounds = Rounds(self.tell, self._answer)
-        self._ended: merging.Snapshot = {}
-        self._restarts = 0
+        self._ledger = Ledger()
         self._complete = False  # all have served at once
         self._stopping: float | None = None  # until when (time.monotonic)
         self._code = 0
@@ -123,7 +122,7 @@ class Supervisor:
     def _gone(self, worker: Worker, code: int, now: float) -> None:
         pid = worker.pid
         worker.end()
-        self._ended = merging.merged([merging.counters(worker.last)], self._ended, {})
+        self._ledger.close(worker)
         self._rounds.gone(worker.number)
         self._reloads.gone(worker.number)
         if self._stopping is not None:
@@ -134,7 +133,7 @@ class Supervisor:
             self._stop(now)
         else:
             worker.failures, worker.due = after_end(worker.failures, worker.started, now)
-            self._restarts += 1
+            self._ledger.restarts += 1
             how = f"exit {code}" if code >= 0 else f"signal {-code}"
             _log.warning("worker_ended", number=worker.number, pid=pid, how=how, again_in=round(worker.due - now, 1))
             self._share_out()
@@ -250,27 +249,8 @@ class Supervisor:
                 self.tell(number, {"do": "accept", "for": accepts})
 
     def _answer(self, found: Round) -> None:
-        """Answer a worker that asked about all."""
         routes = {route.name for route in self._reloads.settings.routes}
-        together = merging.merged([worker.last for worker in self._crew if worker.pid], self._ended, self._rows())
-        answers = list(found.answers.values())
-        readiness = [answer["readiness"] for answer in answers if "readiness" in answer]
-        message = {
-            "do": "answer",
-            "question": found.question,
-            "metrics": merging.pruned(together, routes),
-            "readiness": merging.ready(readiness, len(self._crew)),
-            "recent": [one for answer in answers for one in answer.get("recent", ())],
-        }
-        self.tell(found.asker, message)
-
-    def _rows(self) -> merging.Snapshot:
-        """Return what the supervisor alone knows."""
-        return {
-            "sidecar_workers": [([], len(self._serving()))],
-            "sidecar_worker_restarts_total": [([], self._restarts)],
-            **self._reloads.rows(),
-        }
+        self.tell(found.asker, self._ledger.answer(found, self._crew, routes, self._reloads.rows()))
 
     def _serving(self) -> list[int]:
         return [worker.number for worker in self._crew if worker.serving]
