@@ -32,7 +32,8 @@ store: {{url: "memory:"}}
 limits: {{{limits}}}
 routes:
   - {{name: streams, match: {{host: {name}}}, upstream: "http://127.0.0.1:{upstream}", as: none}}
-  - {{name: next, match: {{path: /next}}, upstream: "http://127.0.0.1:{next_one}", as: none}}
+  - {{name: next, match: {{host: {name}, path: /next}}, upstream: "http://127.0.0.1:{next_one}", as: none}}
+  - {{name: any, match: {{path: /next}}, upstream: "http://127.0.0.1:{next_one}", as: none}}
 """
 
 
