@@ -212,7 +212,7 @@ class Supervisor:
                 self._stop(now)
 
     def _celebrate(self) -> None:
-        if not self._complete and all(worker.serving for worker in self._crew):
+        if not self._complete and self._stopping is None and all(worker.serving for worker in self._crew):
             self._complete = True
             self._started()
 

@@ -100,6 +100,8 @@ class Answer(NamedTuple):
 class Process:
     """One sidecar. Use as a context manager, which kills what is left of it."""
 
+    own_group = False  # whether it gets a process group of its own, for signals to all of it
+
     def __init__(
         self, folder: Path, text: str, *, environ: Mapping[str, str] = ENVIRON, level: str = "info", wait: bool = True
     ) -> None:
@@ -130,7 +132,9 @@ class Process:
         """Start it, again after an end, and wait until it says so."""
         command = [sys.executable, "-m", "sidecar", "run", "-c", str(self.file), "--log-level", self._level]
         with self.log.open("wb") as log, self.out.open("wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=log, env=self._environ, cwd=self.folder)
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=log, env=self._environ, cwd=self.folder, start_new_session=self.own_group
+            )
         if self._wait:
             told = self.told("started")
             self.listeners, self.admin = told["listeners"], told["admin"]

@@ -380,6 +380,38 @@ def test_sigterm_drains_all_workers_and_ends_with_0(backdrop: Backdrop, tmp_path
         assert not path.exists()
 
 
+class Group(Fleet):
+    """One whose processes can be signalled all at once."""
+
+    own_group = True
+
+
+def test_signal_to_the_whole_group_is_taken_once(backdrop: Backdrop, tmp_path: Path) -> None:
+    """As a terminal sends SIGINT: what was begun is finished, by every worker, although each of them got it too."""
+    with Group(tmp_path, config(backdrop, 2)) as running, ThreadPoolExecutor(8) as threads:
+        with slow(backdrop, "/slow", 0.7):
+            under_way = [threads.submit(lambda: running.ask("http://stats.internal/slow").status) for _ in range(8)]
+            until(lambda: running.metric("sidecar_connections") >= 8)
+            os.killpg(running.process.pid, signal.SIGINT)
+            assert [one.result(DEADLINE) for one in under_way] == [200] * 8
+        assert running.ended() == 0
+
+
+def test_second_sigterm_ends_all_at_once(backdrop: Backdrop, tmp_path: Path) -> None:
+    """[LC-01] Whoever asks twice does not want to wait: exit code 1, and no worker goes on."""
+    with fleet(backdrop, tmp_path, 2) as running, ThreadPoolExecutor(1) as threads:
+        workers = running.children
+        with slow(backdrop, "/slow", 20.0):
+            broken = threads.submit(lambda: running.ask("http://stats.internal/slow").status)
+            until(lambda: running.metric("sidecar_connections") >= 1)
+            running.signal(signal.SIGTERM)
+            running.told("stopping")
+            running.signal(signal.SIGTERM)
+            assert running.ended() == 1
+            assert isinstance(broken.exception(DEADLINE), http.client.RemoteDisconnected | ConnectionResetError)
+        assert not any(map(is_there, workers))
+
+
 def test_workers_end_by_themselves_when_the_supervisor_is_killed(backdrop: Backdrop, tmp_path: Path) -> None:
     """Nobody is left behind, and the port is free for the next start."""
     with fleet(backdrop, tmp_path, 2) as running:
