@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 LONGEST = 120.0
 GET = b"GET /x HTTP/1.1\r\nHost: any.internal\r\n\r\n"
 SHORT = {
-    "STR-01 PD-14 SSE-01 WS-01 streams": "streams --mebibytes 192 --seconds 2 --largest 1 --late 60",
+    "STR-01 PD-14 SSE-01 WS-01 streams": "streams --mebibytes 96 --seconds 2 --largest 1 --late 60",
     "SL-01 SL-02 SL-03 SL-04 floods": "floods --kinds mixed --connections 200 --rounds 1 --seconds 0.5 --ratio 10000",
 }
 """Programs and arguments by what they show; neither lateness nor ratio is judged on a machine that does other work."""

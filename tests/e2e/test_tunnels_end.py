@@ -77,3 +77,20 @@ async def test_websocket_ends_with_its_session(tmp_path: Path, how: str) -> None
         assert await is_open(bob)
         for reader in (alice, bob):
             reader.writer.close()  # type: ignore[attr-defined]
+
+
+async def test_tunnel_outlives_the_token_that_opened_it(tmp_path: Path):
+    """[WS-04] A token opens a tunnel, it does not keep it: its expiry ends nothing, and no renewal is made for it."""
+    async with whole(tmp_path) as run:
+        run.upstream.default = switching
+        await run.sign_in("ann", "session-of-ann-0123456789")
+        tunnel = await opened(run, "session-of-ann-0123456789")
+        before = len(run.server.token_requests())
+        run.clock.ahead += 7200
+        assert await is_open(tunnel)
+        tunnel.writer.write(b"still here")  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            while b"still here" not in b"".join(run.upstream.streams()):  # noqa: ASYNC110 - another side to look at
+                await asyncio.sleep(0.01)
+        assert len(run.server.token_requests()) == before
+        tunnel.writer.close()  # type: ignore[attr-defined]
