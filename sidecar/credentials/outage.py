@@ -18,11 +18,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.credentials.memory import Peak
+from sidecar.credentials.records import LOCK_WAIT
 from sidecar.credentials.session_record import SessionRecord
 from sidecar.credentials.sight import live_chain
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.stores.turns import Turns
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from sidecar.credentials.session_record import Chain
     from sidecar.credentials.sight import Kit, Sight, Trip
     from sidecar.stores.contract import Store
@@ -52,7 +56,7 @@ class Outages:
         self.unstored: dict[Place, Unstored] = {}
         self._kit = kit
         self._store = store
-        self._turns: dict[Place, asyncio.Lock] = {}
+        self._turns = Turns()
         self._away = False
         self._back_at = float("-inf")
 
@@ -72,15 +76,9 @@ class Outages:
         recently = self._back_at <= self._kit.clock() < self._back_at + GRACE
         return not (self.allowed and recently) or bool(peak and peak.own)
 
-    def turn(self, place: Place) -> asyncio.Lock:
-        """Return what keeps two flights of this process from spending one chain's refresh token at once."""
-        return self._turns.setdefault(place, asyncio.Lock())
-
-    def leave(self, place: Place) -> None:
-        """Forget a turn that nobody holds."""
-        turn = self._turns.get(place)
-        if turn is not None and not turn.locked():
-            del self._turns[place]
+    def turn(self, place: Place) -> AbstractAsyncContextManager[None]:
+        """Keep two flights of this process from spending one chain's refresh token at once."""
+        return self._turns.turn("\0".join(place), LOCK_WAIT)
 
     def keep(self, trip: Trip, sight: Sight, chain: Chain) -> None:
         """Use a chain from now on that only this process knows, and store it as soon as the store is back."""

@@ -74,18 +74,14 @@ class Renewals:
         """Use what the store has or renew it; without the store, where that is allowed. None: begin anew."""
         if not (self._outages.allowed and trip.bound.for_user):
             return await self._with_store(trip)
-        place = (trip.name, trip.provider)
-        try:
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self._outages.turn(place))
-                try:
-                    return await self._with_store(trip)
-                except StoreUnavailableError:
-                    if not await self._outages.confirmed():
-                        raise
-                    return await self._act(trip, self._recalled(trip), stack, None)
-        finally:
-            self._outages.leave(place)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._outages.turn((trip.name, trip.provider)))
+            try:
+                return await self._with_store(trip)
+            except StoreUnavailableError:
+                if not await self._outages.confirmed():
+                    raise
+                return await self._act(trip, self._recalled(trip), stack, None)
 
     async def _with_store(self, trip: Trip) -> Credential | None:
         sight = await self._look(trip)
