@@ -85,6 +85,7 @@ async def _until_signal(settings: Settings, path: str, environ: Mapping[str, str
         reload = partial(program.reload, environ)
         process.on_signals(program.stopped, reload)
         tell_start(settings, program.doors)
+        process.keep_the_heap()
         process.spare_the_collector()
         watcher = asyncio.create_task(program.watch(reload))
         await program.stopped.wait()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import os
 import resource
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     Reload = Callable[[], Coroutine[None, None, object]]
+
+MIB = 1024 * 1024
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_no_core() -> None:
@@ -37,6 +42,18 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
+
+
+def keep_the_heap() -> None:
+    """Ask glibc not to give back what the next piece of a body needs again.
+
+    A read of uvloop makes up to 250 KB of bytes. By default the heap is cut after each of them and grown before the
+    next, and touching the new pages costs more than passing the body on: a third of the CPU time of 1 MiB.
+    """
+    with contextlib.suppress(AttributeError):  # another C library, with ways of its own
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 4 * MIB)  # given first: the next line ends glibc's own adjusting of it
+        mallopt(_M_TRIM_THRESHOLD, 8 * MIB)
 
 
 def on_signals(stop: asyncio.Event, reload: Reload) -> None:

@@ -61,6 +61,7 @@ async def _serve(post: Post, path: str) -> None:
     async with app.serve(settings, path, doors=post.doors, worker=post.number, observe=observe) as program:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, program.stopped.set)
         link.attend(program)
+        process.keep_the_heap()
         process.spare_the_collector()
         link.tell("serving")
         _log.info("worker_started")
