@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.support.recording_upstream import Fin
 
 if TYPE_CHECKING:
     from tests.support.corridor import Corridor
+    from tests.support.raw import Raw
     from tests.support.recording_upstream import Step
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ _VISIBLE = bytes([*range(0x21, 0x7F), *range(0x80, 0x100)])
 _NAMES = (b"Accept", b"accept-ENCODING", b"User-Agent", b"ETag", b"X-Request-Id", b"x-a", b"X-A", b"Date", b"Range")
 _PATH = b"abcXYZ019-._~!$&'()*+,;=:@"
 _QUERY = _PATH + b'/?%"<>[]{}|^`\\'
-_METHODS = (b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"HEAD", b"PROPFIND")
+_METHODS = (b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"HEAD", b"PROPFIND", b"FOO", b"get")
 _STATUSES = (
     b"200 OK", b"201 ", b"299 Odd \xe9", b"302 Found", b"404 Not", b"500 No", b"599 X", b"204 No Content", b"304 Not",
 )  # fmt: skip
@@ -142,9 +143,11 @@ class Maker:
         ]
         return b"".join(heads)
 
-    def response(self, method: bytes, status: bytes) -> Message:
+    def response(
+        self, method: bytes, status: bytes, framings: tuple[str, ...] = ("length", "chunked", "close")
+    ) -> Message:
         """A response has a body unless it may not have one."""
-        made = self.message(("length", "chunked", "close"), _DROPPED_FROM_RESPONSES)
+        made = self.message(framings, _DROPPED_FROM_RESPONSES)
         if method == b"HEAD" or status[:3] in (b"204", b"304"):
             return Message(made.kept, made.dropped, "none", [], [])
         return made
@@ -156,6 +159,105 @@ def test_random_exchange_differs_only_by_the_declared_changes(both: dict[str, Co
     """[HD-12, HD-14] Both directions, both forms, both loops, whole and byte by byte: equal but for the declared list."""
     for seed in range(block * 20, block * 20 + 20):
         _exchange(start(both, variant), variant, Maker(seed * 4 + VARIANTS.index(variant)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("pipelined", [True, False], ids=["pipelined", "in-turn"])
+def test_random_exchanges_share_connections_and_differ_only_by_the_declared_changes(
+    both: dict[str, Corridor], pipelined: bool, variant: Variant
+):
+    """[HD-12, SM-22, SM-23] Five on one connection, all at once or in turn: in order, on one upstream connection, equal."""
+    for seed in range(12):
+        _exchanges(start(both, variant), variant, Maker(seed * 8 + 4000 + VARIANTS.index(variant)), pipelined)
+
+
+class Planned(NamedTuple):
+    """One of several exchanges on a connection."""
+
+    method: bytes
+    target: bytes
+    request: Message
+    status: bytes
+    early: bytes
+    response: Message
+
+    def sent(self, variant: Variant) -> bytes:
+        form = b"http://app.internal" + self.target if variant.form == "absolute" else self.target
+        return self.request.sent(b"%b %b HTTP/1.1" % (self.method, form), [b"hOST: app.internal"])
+
+
+def _planned(make: Maker) -> Planned:
+    method, status, target = make.pick(*_METHODS), make.pick(*_STATUSES), make.target()
+    request = make.message(("none", "length", "chunked"), _DROPPED)
+    return Planned(
+        method, target, request, status, make.interims(), make.response(method, status, ("length", "chunked"))
+    )
+
+
+def _exchanges(corridor: Corridor, variant: Variant, make: Maker, pipelined: bool) -> None:
+    plans = [_planned(make) for _ in range(5)]
+    said = [plan.early + plan.response.sent(b"HTTP/1.1 " + plan.status, []) for plan in plans]
+    corridor.do(lambda: corridor.upstream.play(*([one] for one in said)))
+    with corridor.client() as client:
+        if pipelined:
+            client.send(b"".join(plan.sent(variant) for plan in plans))
+        for plan in plans:
+            if not pipelined:
+                client.send(plan.sent(variant))
+            _take_response(client, plan)
+    [stream] = corridor.streams()
+    for plan in plans:
+        stream = _take_request(corridor, stream, plan)
+    assert stream == b""
+    assert corridor.faults == []
+
+
+def _take_response(client: Raw, plan: Planned) -> None:
+    head = [b"HTTP/1.1 " + plan.status, *plan.response.kept, *plan.response.framing_line(), b"", b""]
+    expected = plan.early + b"\r\n".join(head)
+    if plan.response.framing != "chunked":
+        expected += plan.response.body
+    assert client.exactly(len(expected)) == expected
+    if plan.response.framing == "chunked":
+        whole = b""
+        while (size := int(_line(client), 16)) > 0:
+            whole += client.exactly(size)
+            assert client.exactly(2) == b"\r\n"
+        assert whole == plan.response.body
+        assert [_line(client) for _ in plan.response.trailers] == [b"%b: %b" % line for line in plan.response.trailers]
+        assert client.exactly(2) == b"\r\n"
+
+
+def _line(client: Raw) -> bytes:
+    line = b""
+    while not line.endswith(b"\r\n"):
+        octet = client.exactly(1)
+        assert octet, line
+        line += octet
+    return line[:-2]
+
+
+def _take_request(corridor: Corridor, stream: bytes, plan: Planned) -> bytes:
+    host = b"hOST: 127.0.0.1:%d" % corridor.upstream.port
+    token = b"Authorization: Bearer token-of-app-1"
+    lines = [host, *plan.request.kept, *plan.request.framing_line(), token]
+    head = b"\r\n".join([b"%b %b HTTP/1.1" % (plan.method, plan.target), *lines, b"", b""])
+    assert stream[: len(head)] == head
+    stream = stream[len(head) :]
+    if plan.request.framing != "chunked":
+        assert stream[: len(plan.request.body)] == plan.request.body
+        return stream[len(plan.request.body) :]
+    whole = b""
+    while True:
+        size, _, stream = stream.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            break
+        whole, stream = whole + stream[:length], stream[length + 2 :]
+    assert whole == plan.request.body
+    end = b"".join(b"%b: %b\r\n" % line for line in plan.request.trailers) + b"\r\n"
+    assert stream[: len(end)] == end
+    return stream[len(end) :]
 
 
 def _exchange(corridor: Corridor, variant: Variant, make: Maker) -> None:
