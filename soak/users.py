@@ -79,8 +79,8 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "sessions_lost": len(dead),
             "complaints": fleet.complaints(),
             "failures": {
-                "another_user": {fault: count for fault, count in books["wrong"].items() if fault != "expired"},
-                "expired": books["wrong"].get("expired", 0),
+                "another_user": books["wrong"].get("other", 0),
+                "no_good": {fault: count for fault, count in books["wrong"].items() if fault != "other"},
                 "wrong": crowd.tally.wrong[:10],
                 "answers": {kind: count for kind, count in crowd.tally.kinds.items() if kind not in EXPECTED},
                 "reuses": [
