@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -383,3 +385,24 @@ def test_pooled_connection_is_closed_when_it_has_been_idle_for_long(monkeypatch:
             assert client.send(GET).answer() is not None
         assert corridor.do(lambda: corridor.wire.upstreams) == 1
         assert corridor.until(lambda: corridor.wire.upstreams == 0, 2)
+
+
+def test_pipeline_of_ten_thousand_is_answered_in_order_by_bounded_means(both: dict[str, Corridor]):
+    """[OV-07, SM-23] Refusals need no upstream and come at once: neither stack nor buffers grow with their number."""
+    corridor = both["uvloop"]
+    corridor.fresh()
+    count = 10_000
+    one = b"GET /x HTTP/1.1\r\nHost: nowhere.internal\r\nX-Request-Id: r%d\r\n\r\n"
+    stream = b"".join(one % number for number in range(count))
+    with corridor.client(deadline=20) as client:
+        sending = threading.Thread(target=client.send, args=(stream,))
+        sending.start()
+        got = bytearray()
+        while b'"r%d"' % (count - 1) not in got[-2000:]:
+            data = client.receive()
+            assert data
+            got += data
+        sending.join()
+    found = [int(number) for number in re.findall(rb'"request_id":"r(\d+)"', bytes(got))]
+    assert found == list(range(count))
+    assert corridor.faults == []
