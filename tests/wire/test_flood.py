@@ -121,6 +121,7 @@ def test_body_that_trickles_is_refused_although_it_never_pauses(tight: Corridor,
         ):
             client.send(b"1\r\nx\r\n" if chunked else b"x")
             time.sleep(0.05)
+        assert time.monotonic() < until  # it was refused while it was still coming
         answer = client.answer()
     assert answer is not None
     assert answer.status == 408
