@@ -301,7 +301,7 @@ class Downstream(asyncio.Protocol):
         """Say whether this is a request head and nothing else, at a moment when one is expected: the usual case."""
         return (
             not (self._buffer or self._blocked)
-            and data.find(_END) + 4 == len(data) <= self.wire.limits.headers
+            and 3 < data.find(_END) + 4 == len(data) <= self.wire.limits.headers  # noqa: PLR2004 - find() may give -1
             and data[0] not in b"\r\n"
         )
 
