@@ -61,6 +61,10 @@ class Gate:
         self._patient = _Side(max(at_once // 2, 1), max(per_second // 2, 1))
         self._timer: asyncio.TimerHandle | None = None
 
+    def expected_wait(self) -> float:
+        """Return the seconds after which an urgent request that comes now may go, going by the rate alone."""
+        return len(self._all.waiting) / self._all.per_window
+
     @asynccontextmanager
     async def turn(self, urgency: Urgency | None = None) -> AsyncIterator[None]:
         """Wait for a turn and hold it. Without `urgency` the request is urgent."""

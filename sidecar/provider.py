@@ -91,7 +91,7 @@ class AuthorizationServer:
         where it says no, nothing is sent and the outcome is `NOT_SENT`.
         """
         request = Request.of(form)
-        refusal = self._pacer.refusal(request, self._clock())
+        refusal = self._pacer.refusal(request, self._clock()) or self._crowded(urgency)
         if refusal is None:
             deadline = self._deadline()
             try:
@@ -170,6 +170,12 @@ class AuthorizationServer:
         await self._http.close()
         await self._discovery.close()
         await self._keys.close()
+
+    def _crowded(self, urgency: Urgency | None) -> Unavailable | None:
+        """Return at once what a request would be told that cannot get its turn in time."""
+        wait = self._gate.expected_wait()
+        urgent = urgency is None or urgency.urgent
+        return Unavailable("busy", wait) if urgent and wait > self._settings.timeout.total else None
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._settings.timeout.total

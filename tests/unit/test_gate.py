@@ -176,3 +176,18 @@ def test_patient_requests_leave_half_of_both_limits_to_others() -> None:
         return log.most, most_in_a_second([time for _, time in log.began]), urgent.began[0][1]
 
     assert timeless(work) == (4, 4, 0.5)
+
+
+def test_expected_wait_follows_from_those_who_wait_and_the_rate() -> None:
+    """[IDP-18] Whoever cannot be served in time is told so at once, and when to come again."""
+
+    async def work() -> tuple[float, float]:
+        gate = Gate(1, 10)
+        tasks = [asyncio.create_task(Log(gate).send("a", takes=0.01)) for _ in range(31)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        crowded = gate.expected_wait()
+        await asyncio.gather(*tasks)
+        return crowded, gate.expected_wait()
+
+    assert timeless(work) == (3.0, 0.0)
