@@ -349,10 +349,9 @@ def test_healthcheck_uses_the_address_of_the_file(admin, file):
 
 @pytest.fixture
 def runnable(file):
-    """Stand in a folder whose configuration can be run: free ports, a store in memory."""
-    file.write_text(
-        FIVE_LINES + "listeners: [{bind: '127.0.0.1:0'}]\nadmin: {bind: '127.0.0.1:0'}\nstore: {url: 'memory:'}\n"
-    )
+    """Stand in a folder whose configuration can be run: free ports, a store in memory, no need of many descriptors."""
+    more = ("listeners: [{bind: '127.0.0.1:0'}]", "admin: {bind: '127.0.0.1:0'}", "store: {url: 'memory:'}")
+    file.write_text(FIVE_LINES + "\n".join([*more, "limits: {connections: 100}"]) + "\n")
     return file
 
 
