@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.credentials.vault import generate_key
-from soak.processes import HOST, ROOT, START, Redis, _subordinate, free_port, spawn, spawn_piped
+from soak.processes import HOST, ROOT, START, Far, Redis, _subordinate, free_port, spawn, spawn_piped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -37,6 +37,7 @@ __all__ = [
 ADMIN_TOKEN = "soak-admin-token"
 SECRET = "soak-client-secret"
 STEP = 0.01
+TOGETHER = 10
 DAMAGE = ("record_damaged", "rotated_refresh_token_lost", "store_went_back")
 CONFIGURATION = """
 listeners: [{{bind: "127.0.0.1:{port}"}}]
@@ -48,47 +49,6 @@ providers:
 routes:
   - {{name: profiles, match: {{host: profiles.internal}}, upstream: "{upstream}", as: user, scope: profiles.read}}
 """
-
-
-class FarSideEndedError(Exception):
-    """The far side's process is gone, and every figure with it."""
-
-
-class Far:
-    """The far side's process."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self.issuer = self.upstream = ""
-        self._turn = asyncio.Lock()
-
-    async def start(self) -> None:
-        self._process = await spawn_piped("soak.far_side", str(self._seed))
-        told = await self._answer()
-        self.issuer, self.upstream = told["issuer"], told["upstream"]
-
-    async def ask(self, name: str, **arguments: Any) -> Any:
-        """Run a command of `far_side.FarSide`."""
-        async with self._turn:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps([name, arguments]).encode() + b"\n")
-            return await self._answer()
-
-    async def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), 5)
-            return
-        self._process.kill()
-        await self._process.wait()
-
-    async def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), START)
-        if not line:
-            raise FarSideEndedError
-        return json.loads(line)
 
 
 class Instance:
@@ -186,11 +146,16 @@ class Fleet:
     async def sign_in(self, count: int) -> None:
         """Sign `count` users in, their sessions spread over the instances: user u0 has session s-u0, and so on."""
         self.users = [f"u{number}" for number in range(count)]
-        answers = await self.far.ask("issue", users=self.users)
         await asyncio.gather(*(
-            self._put(number, list(zip(self.users, answers, strict=True))[number :: len(self.instances)])
-            for number in range(len(self.instances))
+            self._sign_in(number, self.users[number :: len(self.instances)]) for number in range(len(self.instances))
         ))  # fmt: skip
+
+    async def _sign_in(self, at: int, users: list[str]) -> None:
+        """Hand tokens over soon after they were issued: their life is counted from then on."""
+        for first in range(0, len(users), TOGETHER):
+            some = users[first : first + TOGETHER]
+            answers = await self.far.ask("issue", users=some)
+            await self._put(at, zip(some, answers, strict=True))
 
     async def put(self, user: str, at: int = 0) -> None:
         """Sign one user in, again or for the first time."""

@@ -1,10 +1,11 @@
-"""Processes that end with the program that started them, free ports, and a Redis server."""
+"""Processes that end with the program that started them: the far side, a Redis server; and free ports."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import random
 import signal
@@ -47,6 +48,47 @@ async def spawn_piped(*program: str) -> asyncio.subprocess.Process:
         sys.executable, "-m", *program,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, preexec_fn=_subordinate, limit=1 << 27,
     )  # fmt: skip
+
+
+class FarSideEndedError(Exception):
+    """The far side's process is gone, and every figure with it."""
+
+
+class Far:
+    """The far side's process."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self.issuer = self.upstream = ""
+        self._turn = asyncio.Lock()
+
+    async def start(self) -> None:
+        self._process = await spawn_piped("soak.far_side", str(self._seed))
+        told = await self._answer()
+        self.issuer, self.upstream = told["issuer"], told["upstream"]
+
+    async def ask(self, name: str, **arguments: Any) -> Any:
+        """Run a command of `far_side.FarSide`."""
+        async with self._turn:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps([name, arguments]).encode() + b"\n")
+            return await self._answer()
+
+    async def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), 5)
+            return
+        self._process.kill()
+        await self._process.wait()
+
+    async def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), START)
+        if not line:
+            raise FarSideEndedError
+        return json.loads(line)
 
 
 class Redis:
