@@ -71,6 +71,9 @@ class StubBroker:
         held = self._held.get(key)
         return held if held is not None and held is not rejected else self._mint(key)
 
+    def attend(self, _key: TokenKey, _opened: object) -> None:
+        """No session of these ends while a tunnel is open."""
+
     def accepted(self, credential: StubCredential) -> None:
         credential.suspect = False
 
