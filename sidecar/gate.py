@@ -35,22 +35,41 @@ class Urgency:
 
 
 class _Side:
-    """The urgent or the patient requests: who waits, how many are under way, when the last ones went."""
+    """The urgent or the patient requests: who waits, how many are under way, when the last ones went.
 
-    __slots__ = ("at_once", "gone", "per_window", "under_way", "waiting")
+    `called` have been let go and are about to: they count from when they really do, lest a busy loop bunches them.
+    """
+
+    __slots__ = ("at_once", "called", "gone", "per_window", "under_way", "waiting")
 
     def __init__(self, at_once: int, per_second: int) -> None:
         self.at_once = at_once
         self.per_window = per_second
-        self.under_way = 0
+        self.under_way = self.called = 0
         self.gone: deque[float] = deque(maxlen=per_second)
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def free_at(self, now: float) -> float | None:
         """Return when the next one may go, None: when one has come back."""
-        if self.under_way >= self.at_once:
+        if self.under_way >= self.at_once or self.called >= self.per_window:
             return None
-        return self.gone[0] + WINDOW if len(self.gone) == self.per_window else now
+        last = len(self.gone) + self.called - self.per_window
+        return self.gone[last] + WINDOW if last >= 0 else now
+
+    def call(self) -> None:
+        """Let one go."""
+        self.under_way += 1
+        self.called += 1
+
+    def goes(self, now: float) -> None:
+        """Take note that one that was called goes."""
+        self.called -= 1
+        self.gone.append(now)
+
+    def withdraw(self) -> None:
+        """Take note that one that was called does not go, or not from this side."""
+        self.under_way -= 1
+        self.called -= 1
 
 
 class Gate:
@@ -87,13 +106,19 @@ class Gate:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._all.under_way -= 1
-                self._patient.under_way -= not urgency.urgent
+                for side in self._sides(urgency):
+                    side.withdraw()
             self._admit()
             raise
         finally:
             urgency.hurried = None
+        for side in self._sides(urgency):
+            side.goes(asyncio.get_running_loop().time())
+        self._admit()
         return not urgency.urgent
+
+    def _sides(self, urgency: Urgency) -> set[_Side]:
+        return {self._all, self._side(urgency)}
 
     def _side(self, urgency: Urgency) -> _Side:
         return self._all if urgency.urgent else self._patient
@@ -103,7 +128,7 @@ class Gate:
             self._patient.waiting.remove(turn)
             self._all.waiting.append(turn)
         elif turn.done() and not turn.cancelled():
-            self._patient.under_way -= 1  # it has its turn and is about to take it, as an urgent one
+            self._patient.withdraw()  # it has its turn and is about to take it, as an urgent one
         self._admit()
 
     def _admit(self) -> None:
@@ -129,7 +154,6 @@ class Gate:
             if at > now:
                 return at
             for one in {self._all, side}:
-                one.under_way += 1
-                one.gone.append(now)
+                one.call()
             side.waiting.popleft().set_result(None)
         return None
