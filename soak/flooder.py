@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
     "chunks": (b"POST /next/sink HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
 }
 """What a connection of each kind sends at first, and then each second."""
-SLICES = 20  # of a second
+SLICES = 200  # of a second: what comes at once is a burst, which is something else
 AT_ONCE = 200  # connections being opened
 SMALL_WINDOW = 4096  # bytes
 
