@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sidecar import observing, process
+from sidecar import observing, process, strain
 from sidecar.explain import explain as explain  # noqa: PLC0414 - the command line asks for it here
 from sidecar.program import Program
 
@@ -101,5 +101,6 @@ def tell_start(settings: Settings, doors: Doors, **more: object) -> None:
     _log.info(
         "started", listeners=listeners, admin=str(doors.admin.address), **login, routes=len(settings.routes), **more
     )
+    strain.tell_limited(settings.limits)
     for warning in settings.warnings:
         _log.warning("configuration_warning", warning=warning)

@@ -16,21 +16,24 @@ if TYPE_CHECKING:
     from sidecar.settings import Limits
     from sidecar.wire.context import Wire
 
+NOTABLE = 0.9  # of the connections that were configured
 _log = structlog.get_logger()
 
 
 def prepare(limits: Limits) -> None:
-    """Raise the limit of descriptors to what `limits.connections` need; say so where it cannot be."""
-    before = capacity.descriptors()
-    now = capacity.raise_descriptors(limits.connections)
+    """Raise the limit of descriptors to what `limits.connections` need, as far as it may be."""
+    capacity.raise_descriptors(limits.connections)
+
+
+def tell_limited(limits: Limits) -> None:
+    """Log that clearly fewer connections will be taken than configured, for want of descriptors."""
+    now = capacity.descriptors()
     connections = capacity.connections_for(limits.connections, now)
-    if connections < limits.connections:
+    if connections < limits.connections * NOTABLE:
         _log.warning(
             "descriptors_limited", descriptors=now, connections=connections, wanted=limits.connections,
             hint="raise the hard limit of open files (ulimit -Hn), or lower limits.connections",
         )  # fmt: skip
-    elif now > before:
-        _log.info("descriptors_raised", before=before, descriptors=now)
 
 
 def attend(wire: Wire) -> None:

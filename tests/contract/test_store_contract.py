@@ -248,10 +248,10 @@ async def compare(url, operations):
     """Run the operations on the store and on a dictionary."""
     store, live, last = open_store(url), {}, {}
     for what, key, expected, version in operations:
-        held = live.get(key, (None, None))[1]
+        held = live.get(key, (None, None, None))[1]
         if what == "get":
             record = await store.get(key)
-            assert (tuple(record) if record else None) == live.get(key)
+            assert (tuple(record) if record else None) == live.get(key)  # a value, its version, and no end of life
         elif what == "delete":
             done = key in live and expected in (0, held)
             assert await store.delete(key, expected=expected or None) is done
@@ -262,7 +262,7 @@ async def compare(url, operations):
             value = b"%d" % version
             assert await store.put(key, value, expected=expected or None, version=version) is done
             if done:
-                live[key], last[key] = (value, version), version
+                live[key], last[key] = (value, version, None), version
     assert await store.keys("") == sorted(live)
     await store.close()
 
