@@ -1,0 +1,101 @@
+"""Which texts betray a secret: how it may be spelled there, and a search for many secrets at once.
+
+Pure. A secret is looked for by the first twelve characters of each spelling, and of its last part where it is long, so
+that a piece of it is found as well as the whole: as it is, percent-encoded, as a form or JSON writes it, in
+quoted-printable, hexadecimal, and base64 at each of three places. Values below eight characters are no secrets that
+can be looked for; `unsearchable` says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import quopri
+import urllib.parse
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+SHORTEST = 8  # bytes of a spelling; below it chance would write it
+PIECE = 12  # bytes
+LONG = 3 * PIECE  # from here on the end of a secret is looked for as well
+
+
+class Hit(NamedTuple):
+    """One secret in one place: what kind of secret (never its text), how it was spelled, the line, from 1."""
+
+    place: str
+    line: int
+    kind: str
+    spelling: str
+
+
+def unsearchable(secret: str) -> bool:
+    """Say whether a secret is too short to be told from other text."""
+    return len(secret.encode()) < SHORTEST
+
+
+def spellings(secret: str) -> Iterator[tuple[str, bytes]]:
+    """Yield how a secret's beginning may look, and its end where it is long; each at most `PIECE` bytes."""
+    yield from _spellings(secret)
+    if len(secret) >= LONG:
+        yield "its end", secret[-PIECE:].encode()
+    if secret.startswith("eyJ") and len(signature := secret.rpartition(".")[2]) >= PIECE:
+        yield "a JWT's signature", signature[:PIECE].encode()
+
+
+def _spellings(secret: str) -> Iterator[tuple[str, bytes]]:
+    raw, form = secret.encode(), urllib.parse.quote_plus(secret)
+    whole = {
+        "as it is": raw,
+        "percent-encoded": urllib.parse.quote(secret, safe="").encode(),
+        "form-encoded": form.encode(),
+        "JSON": json.dumps(secret)[1:-1].encode(),
+        "quoted-printable": quopri.encodestring(raw[:PIECE]),
+        "hexadecimal": raw.hex().encode(),
+    }
+    for at in range(3):
+        whole[f"base64 from byte {at}"] = _base64(raw, at)
+        whole[f"base64url from byte {at}"] = _base64(raw, at).translate(bytes.maketrans(b"+/", b"-_"))
+        whole[f"base64 of the form-encoded from byte {at}"] = _base64(form.encode(), at)
+    known: set[bytes] = set()
+    for name, spelled in whole.items():
+        piece = spelled[:PIECE]
+        if len(piece) >= SHORTEST and piece not in known:
+            known.add(piece)
+            yield name, piece
+
+
+def _base64(raw: bytes, at: int) -> bytes:
+    """Return the characters of base64 that say nothing but `raw`, where it begins `at` bytes into a group of three."""
+    encoded = base64.b64encode(b"\0" * at + raw)
+    return encoded[-(-8 * at // 6) : 8 * (at + len(raw)) // 6]
+
+
+class Finder:
+    """Looks for all secrets in one pass over a text."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        """Take kinds by secret."""
+        self._pieces: dict[bytes, dict[tuple[bytes, str, str], None]] = {}
+        for secret, kind in secrets.items():
+            for name, piece in spellings(secret):
+                self._pieces.setdefault(piece[:SHORTEST], {})[piece, kind, name] = None
+
+    def hits(self, place: str, text: bytes) -> list[Hit]:
+        """Return what a text betrays: each kind and spelling once a line."""
+        return list(dict.fromkeys(self._hits(place, text)))
+
+    def _hits(self, place: str, text: bytes) -> Iterator[Hit]:
+        heads = self._pieces
+        for at in range(len(text) - SHORTEST + 1):
+            if (head := text[at : at + SHORTEST]) in heads:
+                for piece, kind, name in heads[head]:
+                    if text.startswith(piece, at):
+                        yield Hit(place, text.count(b"\n", 0, at) + 1, kind, name)
+
+
+def places(finder: Finder, texts: Iterable[tuple[str, bytes]]) -> list[Hit]:
+    """Return the hits of several texts by name."""
+    return [hit for name, text in texts for hit in finder.hits(name, text)]
