@@ -104,6 +104,8 @@ def is_everywhere(name: str) -> bool:
 
 
 def _place(text: str, *, lowest: int = 1) -> tuple[str, int | None]:
+    if "://" in text:
+        raise Misfit(hint="a host has no scheme: leave out what ends in ://")
     found = _AUTHORITY.match(text)
     if not found:
         raise Misfit(hint="write an IPv6 address in brackets" if text.count(":") > 1 else "")
@@ -138,6 +140,8 @@ def _socket(path: str) -> Address:
 def pattern(text: str) -> Place:
     """Return the host of a route: exact or `*.suffix`, with its port or 0."""
     name, port = _place(text)
+    if name == "*":
+        raise Misfit(hint="a route for any host has no host: leave it out and write a path")
     return Place(_wildcard(name), port or 0)
 
 

@@ -16,6 +16,7 @@ from sidecar.config.reading import Flaw, Mapping, Node, Path, Scalar, Sequence, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_NOTHING = "write one, or leave the key out where it has a default; what belongs to a key is indented below it"
 _SIMPLE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -88,7 +89,7 @@ class Document:
     def finish(self) -> None:
         """Report the keys without a value, but for those that are refused already."""
         for path in self._nothings:
-            self.report(path, "expected a value, found nothing", "leave the key out to use its default")
+            self.report(path, "expected a value, found nothing", _NOTHING)
 
     def report(self, path: Path, message: str, hint: str = "", *, key: bool = False, found: bool = False) -> None:
         """Add a problem at the value of `path`, or at its `key`; `found` appends what stands there, if it may be shown.

@@ -82,7 +82,9 @@ def store_is_known(parsed: Parsed, world: World) -> Iterator[Finding]:
     scheme, colon, _ = url.partition(":")
     expected = f"expected {either(f'{kind}:' for kind in world.store_kinds)} at the start"
     if not colon or scheme not in world.store_kinds:
-        yield Finding(("store", "url"), expected, near(scheme, world.store_kinds) if colon else "")
+        yield Finding(
+            ("store", "url"), expected, near(scheme, world.store_kinds) if colon else "a file is written sqlite:PATH"
+        )
         return
     try:
         opened = world.open_store(url)

@@ -148,6 +148,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> UnreadableError:
     hint = ""
     if "\t" in indent or line[spot.column : spot.column + 1] == "\t":
         hint = "indent with spaces: YAML allows no tabs there"
+    elif line[spot.column - 1 : spot.column] == "*" or line[spot.column : spot.column + 1] in {"@", "`", "%"}:
+        hint = "put quotes around a text that begins with *, @, ` or %"
     elif error.context_mark and error.context_mark.line != spot.line:
         hint = f"it began at line {error.context_mark.line + 1}: look there for a missing quote, bracket or space"
     return UnreadableError(spot, f"not valid YAML: {error.problem or 'cannot be read'}", hint)

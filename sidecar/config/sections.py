@@ -109,7 +109,8 @@ def _entries(
     document: Document, path: Path, model: type[BaseModel], value: Any, shape: type[list[Any] | dict[str, Any]]
 ) -> Iterable[Entry]:
     if not isinstance(value, shape):
-        document.report(path, f"expected a {'list' if shape is list else 'mapping'}", found=True)
+        hint = "each entry begins with a dash: `- …`" if shape is list else "each entry has a name: `NAME: …`"
+        document.report(path, f"expected a {'list' if shape is list else 'mapping'}", hint, found=True)
         return
     pairs: Iterable[tuple[Step, Any]] = enumerate(value) if isinstance(value, list) else value.items()
     for step, item in pairs:
@@ -152,7 +153,8 @@ def _report(document: Document, path: Path, kind: Any, error: ValidationError) -
         place = (*path, *steps)
         misfit = finding.get("ctx", {}).get("error")
         if finding["type"] == "extra_forbidden":
-            _unknown(document, place, _model_at(kind, steps[:-1]))
+            above = _model_at(kind, steps[:-2]) if len(steps) > 1 else None
+            _unknown(document, place, _model_at(kind, steps[:-1]), above)
         elif finding["input"] is BROKEN:
             continue
         elif isinstance(misfit, Misfit):
@@ -172,15 +174,34 @@ def _model_at(kind: Any, steps: tuple[Step, ...]) -> Any:
 
 
 def _model(kind: Any) -> Any:
-    options = getattr(kind, "__args__", ()) or (kind,)
-    return next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return _models(kind)[0]
 
 
-def _unknown(document: Document, path: Path, model: Any) -> None:
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    word = str(path[-1])
-    hint = near(word, known) or f"known here: {', '.join(known)}"
+def _unknown(document: Document, path: Path, model: Any, above: Any = None) -> None:
+    known, word = _keys_of(model), str(path[-1])
+    hint = near(word, known) or _elsewhere(word, path, model, above) or f"known here: {', '.join(known)}"
     document.report(path, "unknown key", hint, key=True)
+
+
+def _elsewhere(word: str, path: Path, model: Any, above: Any) -> str:
+    """Say where a key belongs that stands one level too high or too deep."""
+    if above is not None and word in _keys_of(above):
+        return f"it belongs beside {quoted(str(path[-2]))}, one level up"
+    below = [
+        field.alias or name
+        for name, field in model.model_fields.items()
+        if any(word in _keys_of(inner) for inner in _models(field.annotation))
+    ]
+    return f"it belongs below {either(below)}: indent it further" if below else ""
+
+
+def _keys_of(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models(kind: Any) -> list[type[BaseModel]]:
+    options = getattr(kind, "__args__", ()) or (kind,)
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def _named(document: Document, path: Path) -> bool:

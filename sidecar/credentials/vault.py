@@ -53,7 +53,7 @@ def parse_key(text: Secret) -> bytes:
     """Return the 32 bytes of a key; `ValueError` says what is wrong with its text, without showing it."""
     prefix, body = text.reveal()[: len(KEY_PREFIX)], text.reveal()[len(KEY_PREFIX) :]
     if prefix != KEY_PREFIX:
-        raise ValueError(f"a store key starts with {KEY_PREFIX} (make one with `sidecar keygen`)")
+        raise ValueError(f"a store key starts with {KEY_PREFIX}")
     if not KEY_TEXT.fullmatch(body):
         raise ValueError(f"a store key has 48 letters, digits, - or _ after {KEY_PREFIX}, this one has {len(body)}")
     raw = base64.urlsafe_b64decode(body)
