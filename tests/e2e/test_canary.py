@@ -2,7 +2,8 @@
 
 One process at debug level goes through everything that touches a secret: start, sessions, tokens, renewals, rejections,
 faults of the provider and of the upstream, refusals, a reload of a broken file, explain, the status page, a kill. Then
-all that it wrote, said and showed is searched, as text, percent-encoded and in base64.
+all that it wrote, said and showed is searched, in every spelling of `canary_search`, by pieces. `make canary` does the
+same with everything that all tests of the whole program go through.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import quopri
 import signal
 import socket
 import subprocess
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.authorization_server import Client
+from tests.support.canary_record import is_store
+from tests.support.canary_search import Finder, places
 from tests.support.process import ROOT, Process
 from tests.support.program import guarded, head, seen, text
 from tests.support.recording_upstream import Fin, response
@@ -28,6 +32,7 @@ from tests.support.recording_upstream import Fin, response
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.canary_search import Hit
     from tests.support.process import Backdrop
 
 CLIENT_SECRET = "canary-client-secret-8d21"
@@ -204,26 +209,14 @@ def end(day: Day) -> None:
     day.texts["standard output"] = day.sidecar.out.read_bytes()
 
 
-def spelled(secret: str) -> set[bytes]:
-    """Return how a secret may look in a text: as it is, percent-encoded, as JSON, in base64 at each of three places."""
-    forms = {secret, urllib.parse.quote(secret, safe=""), json.dumps(secret)[1:-1]}
-    found = {form.encode() for form in forms}
-    for shift in range(3):
-        whole = base64.b64encode(b"\0" * shift + secret.encode())
-        found.add(whole[4 if shift else 0 : len(whole) - 4])
-    return found
-
-
-def found_in(texts: dict[str, bytes], secret: str) -> list[str]:
-    """Return the names of the texts that hold a secret."""
-    forms = spelled(secret)
-    return [name for name, content in texts.items() if any(form in content for form in forms)]
+def found_in(texts: dict[str, bytes], *secrets: str) -> list[Hit]:
+    """Return where secrets, or pieces of them, stand."""
+    return places(Finder({secret: f"{secret[:20]}…" for secret in secrets}), texts.items())
 
 
 def test_invariant_09_no_given_secret_is_found_anywhere(day: Day) -> None:
     """Client secret, admin token, keys, session ids, the caller's own token, a credential in a query."""
-    found = {secret: found_in(day.texts, secret) for secret in [*GIVEN, QUERY]}
-    assert {secret: names for secret, names in found.items() if names} == {}
+    assert found_in(day.texts, *GIVEN, QUERY) == []
 
 
 def test_invariant_09_no_token_is_found_anywhere(day: Day) -> None:
@@ -231,9 +224,7 @@ def test_invariant_09_no_token_is_found_anywhere(day: Day) -> None:
     ledger = day.backdrop.server.state.ledger
     tokens = [*ledger.access, *ledger.refresh]
     assert len(tokens) >= 8
-    for token in tokens:
-        for part in {token, token.rpartition(".")[2]}:
-            assert found_in(day.texts, part) == [], "a token, or a JWT's signature"
+    assert found_in(day.texts, *tokens) == []
     assert [name for name, content in day.texts.items() if b"eyJ" in content] == []
 
 
@@ -256,10 +247,28 @@ def test_search_would_find_what_it_looks_for(day: Day) -> None:
     assert len(day.texts) > 40
     assert all(content for name, content in day.texts.items() if name.startswith("answer"))
     token = next(iter(day.backdrop.server.state.ledger.access))
-    for planted in (token, SESSION):
-        for content in (
-            planted.encode(),
-            base64.b64encode(f"x:{planted}".encode()),
-            urllib.parse.quote(planted).encode(),
-        ):
-            assert found_in({"planted": content}, planted) == ["planted"]
+    refresh = next(iter(day.backdrop.server.state.ledger.refresh))
+    for planted in (token, refresh, SESSION, "s+cr%t: ü and more of it"):
+        for spelled in (planted, planted[:14]):
+            for content in _written(spelled):
+                assert found_in({"planted": b"a line\n" + content}, planted), content
+                assert not found_in({"planted": content}, "quite-another-secret-0123"), content
+
+
+def _written(secret: str) -> Iterator[bytes]:
+    raw, form = secret.encode(), urllib.parse.quote_plus(secret).encode()
+    yield from (raw, b"x" + raw + b"y", urllib.parse.quote(secret, safe="").encode(), form, raw.hex().encode())
+    yield from (json.dumps(f"x{secret}").encode(), quopri.encodestring(raw, quotetabs=False))
+    for before in (b"", b"x", b"xy"):
+        yield from (
+            base64.b64encode(before + raw),
+            base64.urlsafe_b64encode(before + raw),
+            base64.b64encode(before + form),
+        )
+
+
+def test_files_of_a_store_are_told_from_its_key(tmp_path: Path) -> None:
+    """SQLite's files are searched, by what is in them or by their ending; the key beside them holds a secret by right."""
+    for name, content in {"a": b"SQLite format 3\0...", "b-wal": b"x", "a.key": b"sidecar-k1.", "log": b""}.items():
+        tmp_path.joinpath(name).write_bytes(content)
+    assert sorted(path.name for path in tmp_path.iterdir() if is_store(path)) == ["a", "b-wal"]
