@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from sidecar.gate import Gate, Urgency
 from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Unavailable
 from sidecar.oauth.authorization import read_push
@@ -37,6 +39,13 @@ RESULTS: dict[type[Outcome], str] = {
     Invalid: "invalid",
 }
 BACKED_OFF = "backed_off"
+SHOWN_ERRORS = frozenset(
+    ["access_denied", "invalid_client", "invalid_request", "invalid_scope", "invalid_target", "unauthorized_client",
+     "unsupported_grant_type"]
+)  # fmt: skip
+"""Errors of RFC 6749 section 5.2 and RFC 8707 that are logged: an error in other words could hold anything."""
+
+_log = structlog.get_logger()
 
 
 Late = Callable[["asyncio.Task[Outcome]"], None]
@@ -256,10 +265,23 @@ class AuthorizationServer:
         return await self._http.post(endpoint, headers, authenticated, wanted)
 
     def _note(self, outcome: Outcome) -> None:
-        result = RESULTS[type(outcome)]
+        result, before = RESULTS[type(outcome)], self._last_error
         self.requests[result] += 1
         self._reachable = not isinstance(outcome, Unavailable | Invalid)
         if isinstance(outcome, Unavailable | Invalid):
             self._last_error = outcome.reason
         else:
             self._last_error = result if isinstance(outcome, ClientRefused) else ""
+        if self._last_error != before:
+            self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Log what changed about the provider, once: while it stays so each refused request has its own line."""
+        name, error = self._settings.name, getattr(outcome, "error", None)
+        if not self._last_error:
+            _log.info("provider_recovered", provider=name)
+        elif error is None:
+            _log.warning("provider_failing", provider=name, reason=self._last_error)
+        else:
+            shown = error if error in SHOWN_ERRORS else "another error"
+            _log.warning("provider_failing", provider=name, reason=self._last_error, error=shown)

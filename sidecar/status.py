@@ -75,7 +75,6 @@ def _route(route: Route, metrics: Metrics) -> RouteStatus:
         scope=" ".join(sorted(route.spec.scopes)) if route.spec else "",
         requests=sum(tally.statuses.values()),
         refusals=sum(tally.refusals.values()),
-        token_left=None,
     )
 
 

@@ -95,7 +95,7 @@ def _summary(status: Status, readiness: Readiness, now: float) -> str:
         f"store {escape(status['store'])}",
     ]
     if status["sessions"] is not None:
-        parts.append(f"{status['sessions']} sessions")
+        parts.append(f"{status['sessions']} session{'' if status['sessions'] == 1 else 's'}")
     if readiness.tokens_last is not None:
         parts.append(f"valid tokens last {span(readiness.tokens_last)} without the provider")
     return " · ".join(parts)
@@ -103,7 +103,7 @@ def _summary(status: Status, readiness: Readiness, now: float) -> str:
 
 def _sections(status: Status, readiness: Readiness, now: float) -> Iterable[str]:
     yield _table("Dependencies", ("name", "state", "detail"), _checks(readiness))
-    columns = ("route", "matches", "upstream", "as", "provider", "scope", "requests", "refused", "token left")
+    columns = ("route", "matches", "upstream", "as", "provider", "scope", "requests", "refused")
     yield _table("Routes", columns, _routes(status))
     providers = [(p["name"], p["address"], p["state"], p["detail"]) for p in status["providers"]]
     yield _table("Authorization servers", ("name", "address", "state", "detail"), providers)
@@ -119,7 +119,7 @@ def _routes(status: Status) -> list[Row]:
     return [
         (
             route["name"], route["match"], route["upstream"], route["as_"], route["provider"], route["scope"],
-            route["requests"], route["refusals"], span(route["token_left"]),
+            route["requests"], route["refusals"],
         )
         for route in status["routes"]
     ]  # fmt: skip

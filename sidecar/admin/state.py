@@ -41,7 +41,6 @@ class RouteStatus(TypedDict):
     scope: str
     requests: int
     refusals: int
-    token_left: float | None  # seconds until the freshest token of the route expires; None where none is held
 
 
 class ProviderStatus(TypedDict):

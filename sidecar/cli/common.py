@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PLACES = (Path("sidecar.yaml"), Path("/etc/sidecar/sidecar.yaml"))
 DEFAULT_ADMIN = "http://127.0.0.1:8081"
+WITHOUT_FILE = f"a running sidecar is asked without its file by --admin URL, such as --admin {DEFAULT_ADMIN}"
 CONFIGURATION, FAILED = 2, 1
 TIMEOUT = 5.0  # seconds that an answer of the admin listener may take
 
@@ -72,21 +73,23 @@ def find(given: Path | None) -> Path:
     fail(f"no configuration file: name one with -c, or make {' or '.join(map(str, PLACES))}", CONFIGURATION)
 
 
-def load(path: Path) -> Settings:
-    """Return the configuration; print all its problems and end with code 2 where it has any."""
+def load(path: Path, advice: str = "") -> Settings:
+    """Return the configuration; print all its problems, and `advice`, and end with code 2 where it has any."""
     from sidecar import config
 
     try:
         return config.load(path, os.environ)
     except config.ConfigError as error:
-        refuse(error)
+        refuse(error, advice)
 
 
-def refuse(error: Any) -> NoReturn:
-    """Print the problems of a configuration (a `ConfigError`) on stderr and end with code 2."""
+def refuse(error: Any, advice: str = "") -> NoReturn:
+    """Print the problems of a configuration (a `ConfigError`) and `advice` on stderr and end with code 2."""
     from sidecar import config
 
     click.echo(config.render(error, colour=colour(sys.stderr)), err=True)
+    if advice:
+        click.echo(advice, err=True)
     sys.exit(CONFIGURATION)
 
 
@@ -141,7 +144,7 @@ def running(admin: str | None, token_file: Path | None, config: Path | None) -> 
         token = token_file.read_text(encoding="utf-8").rstrip("\r\n")
     if admin is not None:
         return Admin(admin, Secret(token) if token else None)
-    settings = load(find(config))
+    settings = load(find(config), WITHOUT_FILE)
     return Admin(url_of(settings.admin.bind), Secret(token) if token else settings.admin.token)
 
 

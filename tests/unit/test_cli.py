@@ -293,6 +293,15 @@ def test_admin_is_found_in_the_configuration(admin, file):
     assert _call("sessions", "list").exit_code == 0
 
 
+def test_a_file_that_cannot_be_read_names_the_way_without_it(here):
+    """Whose environment lacks the secrets can still ask the running sidecar, and is told how."""
+    (here / "sidecar.yaml").write_text(FIVE_LINES.replace("CLIENT_SECRET", "NOT_IN_THIS_SHELL"))
+    result = _call("sessions", "list")
+    assert result.exit_code == 2
+    assert "NOT_IN_THIS_SHELL is not set" in result.stderr
+    assert result.stderr.endswith("such as --admin http://127.0.0.1:8081\n")
+
+
 def test_admin_on_a_unix_socket_is_reached(tmp_path):
     """unix:PATH reaches an admin listener on a socket."""
     with _running(Address(path=str(tmp_path / "a.sock"))) as found:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Token, Unavailable
 from sidecar.oauth.metadata import MetadataError
@@ -353,6 +354,30 @@ async def test_a_client_that_is_refused_does_not_storm() -> None:
             assert await ask(idp) == ClientRefused("invalid_client")
     assert 10 <= len(scripted.requests) <= 20
     assert idp.state().last_error == "client_refused"
+
+
+async def test_what_ails_a_provider_is_logged_once_and_its_recovery_too() -> None:
+    """[IDP-13] The log names provider and cause; an error in the provider's own words is not repeated."""
+    clock, answers = Clock(), [response(b'{"error":"invalid_client"}', 401)]
+
+    async def now(request: Received, writer: asyncio.StreamWriter) -> None:
+        await always(answers[0])(request, writer)
+
+    async with ScriptedServer(now) as scripted, client(settings(scripted.url), clock) as idp:
+        with capture_logs() as lines:
+            for _ in range(3):
+                clock.now += 3600
+                await ask(idp)
+            answers[0] = token()
+            clock.now += 3600
+            await ask(idp)
+            answers[0] = response(b'{"error":"s3cr3t"}', 400)
+            await ask(idp)
+    assert [(line["event"], line["provider"], line.get("error")) for line in lines] == [
+        ("provider_failing", "idp", "invalid_client"),
+        ("provider_recovered", "idp", None),
+        ("provider_failing", "idp", "another error"),
+    ]
 
 
 async def test_an_answer_that_expires_at_once_makes_no_hot_loop() -> None:
