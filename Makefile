@@ -12,7 +12,7 @@ IMAGE ?= token-sidecar
 TESTS ?=
 JOBS ?= auto
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check format bench fuzz soak lock replicas image clean
+.PHONY: help demo test slow canary check format bench fuzz soak lock replicas image clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: $(READY)  ## Run the tests (TESTS=tests/unit for a part, JOBS=0 one after 
 
 slow: $(READY)  ## Run the tests that take long
 	@$(BIN)/python -m pytest -q -m slow $(TESTS)
+
+canary: $(READY)  ## Search all that the product shows in the tests of the whole program for every secret
+	@rm -rf build/canary
+	@$(BIN)/python -m pytest -q -p tests.support.canary --canary build/canary $(or $(TESTS),tests/e2e tests/wire)
 
 check: $(READY)  ## Lint, formatting, types
 	@$(BIN)/ruff check --quiet .

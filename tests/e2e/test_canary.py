@@ -272,3 +272,29 @@ def test_files_of_a_store_are_told_from_its_key(tmp_path: Path) -> None:
     for name, content in {"a": b"SQLite format 3\0...", "b-wal": b"x", "a.key": b"sidecar-k1.", "log": b""}.items():
         tmp_path.joinpath(name).write_bytes(content)
     assert sorted(path.name for path in tmp_path.iterdir() if is_store(path)) == ["a", "b-wal"]
+
+
+PLANTED = """
+import structlog
+from tests.support.program import whole
+
+async def test_something(tmp_path):
+    async with whole(tmp_path) as run:
+        tokens = await run.sign_in("alice", "a-session-of-the-planted-test")
+        assert (await run.ask("http://profiles.internal/", session="a-session-of-the-planted-test")).status == 200
+        structlog.get_logger().debug(tokens["refresh_token"][:16])
+"""
+
+
+def test_canary_run_finds_what_a_test_made_the_product_show(tmp_path: Path) -> None:
+    """[LK-00] A run with the plugin fails where a piece of a token came into the log, and for nothing else."""
+    tmp_path.joinpath("test_planted.py").write_text(PLANTED)
+    options = ["-p", "tests.support.canary", "--canary", str(tmp_path / "run"), "-c", str(ROOT / "pyproject.toml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options, str(tmp_path / "test_planted.py")],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert "refresh_token (as it is) in in-process-log" in done.stdout
+    assert "canary: 1 hits" in done.stdout
+    assert done.returncode == 1
