@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NOTHING = "write one, or leave the key out where it has a default; what belongs to a key is indented below it"
+_VARIABLE = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*\Z")
 _SIMPLE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -40,6 +41,7 @@ class Document:
         self._reported: set[Path] = set()
         self._nothings: list[Path] = []
         self.problems: list[Problem] = []
+        self.bare: list[str] = []  # places of texts that look like a shell's variable, and are kept as they stand
         for flaw in flaws:
             if flaw.dropped is not None:
                 lines.hide(flaw.dropped.start, flaw.dropped.end)
@@ -75,6 +77,8 @@ class Document:
 
     def _text(self, node: Scalar, path: Path, memo: dict[int, str | Misfit], expand: Callable[[str], str]) -> Any:
         if id(node) not in memo:
+            if _VARIABLE.match(node.text):
+                self.bare.append(f"{self._lines.file}:{node.start.line + 1}:{node.start.column + 1}: {spelled(path)}")
             try:
                 memo[id(node)] = expand(node.text)
             except Misfit as misfit:

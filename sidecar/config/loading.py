@@ -40,7 +40,7 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
     document.finish()
     if document.problems:
         raise ConfigError(document.problems)
-    return _settings(name, parsed, files)
+    return _settings(name, parsed, files, document.bare)
 
 
 def _bytes(name: str) -> bytes:
@@ -80,22 +80,25 @@ def _check_key(key: Secret) -> None:
     parse_key(key)
 
 
-def _settings(name: str, parsed: Parsed, files: Files) -> Settings:
+def _settings(name: str, parsed: Parsed, files: Files, bare: list[str]) -> Settings:
     settings = compiled(parsed, files.absolute)
     own = files.absolute(Path(name).name)
     tls = [entry.tls for entry in settings.providers.values()] + [route.tls for route in settings.routes]
     watched = dict.fromkeys([own, *files.names, *_tls_files(tls)])
-    return replace(settings, files=tuple(watched), warnings=tuple(_warnings(settings, files)))
+    return replace(settings, files=tuple(watched), warnings=tuple(_warnings(settings, files, bare)))
 
 
 def _tls_files(tls: list[Tls | None]) -> list[str]:
     return [name for part in tls if part for name in (part.ca, part.cert, part.key) if name]
 
 
-def _warnings(settings: Settings, files: Files) -> list[str]:
+def _warnings(settings: Settings, files: Files, bare: list[str]) -> list[str]:
     """Return what is allowed and deserves a second look."""
+    starred = [route.name for route in settings.routes if "*" in route.match.path]
     return [
         *(f"every user of this machine can read the file {name}" for name in sorted(files.open_to_all)),
+        *(f"{place} is kept as it stands: a variable is written ${{NAME}}, a dollar sign alone $$" for place in bare),
+        *(f"the * in the path of route {name} is a plain character: a path takes all below it" for name in starred),
         *(f"the token of route {name} may travel unencrypted (insecure)" for name in _exposed(settings)),
     ]
 

@@ -428,3 +428,21 @@ def test_every_settings_field_is_reachable() -> None:
         "warnings",
     }
     assert named == set(File.model_fields) - {"version", "callers", "sessions"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (IDP.replace("'${SECRET}'", "$SECRET_CANARY") + "routes: []\n", "client_secret is kept as it stands"),
+        (
+            IDP + "routes:\n  - {match: {path: '/api/*'}, upstream: https://a.example.com, as: app}\n",
+            "is a plain character",
+        ),
+    ],
+    ids=["CF-03-shell-variable", "RT-star-in-a-path"],
+)
+def test_what_other_programs_would_read_otherwise_is_pointed_out(tmp_path, text, said):
+    """`$NAME` is no reference and `*` no wildcard in a path: allowed, and warned about without the value."""
+    [warning] = settings(tmp_path, text).warnings
+    assert said in warning
+    assert "CANARY" not in warning
