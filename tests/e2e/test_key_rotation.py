@@ -31,7 +31,7 @@ def store(folder: Path, *keys: str) -> str:
 
 
 async def test_keys_change_while_serving(tmp_path: Path) -> None:
-    """[RD-12] The new key first, `keys rotate`, the old one out: each step by a reload, no request refused."""
+    """[RD-12, HR-06] The new key first, `keys rotate`, the old one out: each step by a reload, no request refused."""
     async with whole(tmp_path, more=store(tmp_path, OLD)) as run:
         await run.sign_in("alice", "a-session")
         served = [(await run.ask(PROFILES, session="a-session")).status]

@@ -53,6 +53,7 @@ SHAPE = [
     Case("CF-01-key-one-level-too-deep", route(f"{{{APP}, timeout: {{▶audience: x}}}}"), "routes[0].timeout.audience", "unknown key", "beside 'timeout', one level up"),
     Case("CF-01-wrong-type-mapping-for-routes", IDP + "routes:\n  ▶a: {as: app}\n", "routes", "expected a list, found a mapping", "begins with a dash"),
     Case("CF-07-host-with-scheme", IDP + "routes:\n  - {match: {host: ▶'http://a.internal'}, upstream: https://a.example.com, as: app}\n", "routes[0].match.host", "expected a host", "a host has no scheme"),
+    Case("CF-08-host-pattern", IDP + "routes:\n  - {match: {host: ▶'(a+)+.internal'}, upstream: https://a.example.com, as: app}\n", "routes[0].match.host", "expected a host"),
     Case("CF-07-host-star-alone", IDP + "routes:\n  - {match: {host: ▶'*'}, upstream: https://a.example.com, as: app}\n", "routes[0].match.host", "expected a host", "leave it out and write a path"),
     Case("CF-02-bare-star", IDP + "routes:\n  - {match: {host: *▶.internal}, upstream: https://a.example.com, as: app}\n", "", "not valid YAML", "put quotes"),
     Case("store-path-alone", routed("store: {url: ▶/var/lib/sidecar.db}"), "store.url", "at the start", "sqlite:PATH"),

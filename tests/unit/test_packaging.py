@@ -69,7 +69,7 @@ def test_kubernetes_configuration_is_accepted(tmp_path):
 
 
 def test_pod_runs_the_sidecar_as_a_native_sidecar():
-    """The sidecar starts before the application and stops after it, locked down."""
+    """[LC-06] The sidecar starts before the application and stops after it, locked down."""
     documents = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "pod.yaml").read_text())
     (pod,) = [found["spec"] for found in documents if found["kind"] == "Pod"]
     (sidecar,) = [found for found in pod["initContainers"] if found["name"] == "sidecar"]

@@ -34,6 +34,7 @@ TABLE = (
     Entry("wilder", Match("*.b.test")),
     Entry("wild-path", Match("*.test", 0, "/only")),
     Entry("any", Match("", 0, "/base")),
+    Entry("text", Match("*.test", 0, "/(a+)+$")),
 )
 
 
@@ -63,6 +64,8 @@ TABLE = (
         ("evil.example", "/basement", 80, b"GET", None),
         ("", "/base", 80, b"GET", "any"),
         ("a.test", "/base", 80, b"GET", "host"),
+        pytest.param("c.test", "/(a+)+$", 80, b"GET", "text", id="CF-08-no-pattern"),
+        pytest.param("c.test", "/" + "a" * 64 + "!", 80, b"GET", "wild", id="CF-08-pattern-of-a-path-is-text"),
     ],
 )
 def test_route_is_chosen(host: str, path: str, port: int, method: bytes, name: str | None):

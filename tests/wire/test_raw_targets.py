@@ -250,6 +250,7 @@ def test_request_goes_where_its_target_says_or_nowhere(both: dict[str, Corridor]
 # -- header lines ---------------------------------------------------------------------------------------------------
 
 KEPT: dict[str, bytes] = {
+    "HD-13-nothing-invented": b"",
     "HD-12-case-order-duplicates": b"zZ: 1\r\na: 2\r\nA: 3\r\nZz: 4\r\na: 2\r\n",
     "HD-12-empty-values": b"A:\r\nB: \r\nC:\t\r\nD:x\r\nE:  x  \r\n",
     "HD-12-obs-text": b"A: \x80\xff\xe9\r\n",
