@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sidecar.errors import StoreUnavailableError
+from sidecar.stores.complaints import Complaints
 from sidecar.stores.redis_breaker import Breaker
 from sidecar.stores.redis_clients import AT_ONCE, connect
 
@@ -44,6 +45,7 @@ class RedisDriver:
         self._target = target
         self._limit = (4 if target.scheme in ("redis+sentinel", "redis+cluster") else 2) * target.timeout
         self._breaker = Breaker()
+        self._complaints = Complaints()
         self._places = asyncio.Semaphore(AT_ONCE)
         try:
             self._client, self._sentinels = connect(target)
@@ -120,7 +122,9 @@ class RedisDriver:
                     answer = await self._try_twice(operation) if retry and not probing else await operation()
             except _FOREIGN as error:
                 self._judge(error)
-                raise _translated(error) from None
+                translated = _translated(error)
+                self._complaints.failed(translated)
+                raise translated from None
             except BaseException:
                 self._breaker.gave_up()
                 raise

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.stores.complaints import Complaints
 from sidecar.stores.contract import check_version
 from sidecar.stores.leases import Leases
 
@@ -75,6 +76,7 @@ class _Worker:
     def __init__(self, name: str, disk: Disk) -> None:
         self.disk = disk
         self._closed = False
+        self._complaints = Complaints()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{name}-store")
 
     async def run(self, step: Callable[[], T], patience: float = PATIENCE) -> T:
@@ -84,7 +86,12 @@ class _Worker:
             async with asyncio.timeout(patience):
                 return await asyncio.get_running_loop().run_in_executor(self._thread, step)
         except TimeoutError:
-            raise StoreUnavailableError(f"the disk has not answered for {patience:g} s") from None
+            error = StoreUnavailableError(f"the disk has not answered for {patience:g} s")
+            self._complaints.failed(error)
+            raise error from None
+        except (StoreUnavailableError, StoreBrokenError) as error:
+            self._complaints.failed(error)
+            raise
 
     async def take(self, name: str, owner: str, lease: float) -> bool:
         return await self.run(partial(self.disk.take, name, owner, lease))

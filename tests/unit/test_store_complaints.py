@@ -1,0 +1,54 @@
+"""What is told of a store that fails, and how often."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.stores import open_store
+from sidecar.stores.complaints import Complaints
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_cause_is_told_at_once_and_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Many failures for one cause are one line a minute; another cause is told at once."""
+    now = [0.0]
+    complaints = Complaints(lambda: now[0])
+    with caplog.at_level(logging.WARNING, "sidecar.stores.complaints"):
+        for second in range(70):
+            now[0] = second
+            complaints.failed(StoreUnavailableError("sidecar.db: SQLITE_FULL"))
+        complaints.failed(StoreBrokenError("sidecar.db is damaged"))
+    told = [(line.getMessage(), line.__dict__["reason"]) for line in caplog.records]
+    assert told == [
+        ("store_failing", "sidecar.db: SQLITE_FULL"),
+        ("store_failing", "sidecar.db: SQLITE_FULL"),
+        ("store_failing", "sidecar.db is damaged"),
+    ]
+
+
+async def test_the_cause_of_a_failure_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """An operator learns why the store is unavailable; the password is not part of it."""
+    store = open_store("redis://:s3cr3t-canary@127.0.0.1:1/0")
+    with caplog.at_level(logging.WARNING, "sidecar.stores.complaints"):
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
+        await store.close()
+    assert [line.getMessage() for line in caplog.records] == ["store_failing"]
+    assert "canary" not in str([line.__dict__ for line in caplog.records])
+
+
+async def test_a_disk_that_refuses_is_in_the_log(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """What the disk says stands beside the file's name."""
+    store = open_store(f"sqlite:{tmp_path}/none/sidecar.db")
+    with caplog.at_level(logging.WARNING, "sidecar.stores.complaints"):
+        with pytest.raises(StoreBrokenError):
+            await store.ping()
+        await store.close()
+    [line] = caplog.records
+    assert f"{tmp_path}/none" in line.__dict__["reason"]
