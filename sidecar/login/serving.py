@@ -7,13 +7,14 @@ answered without an echo.
 from __future__ import annotations
 
 import asyncio
+import errno
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import structlog
-from aiohttp import web
+from aiohttp import http_parser, web
 
 from sidecar.admin.problems import HEADERS, Problem, document, meaning
 from sidecar.login.patience import IDLE, Crowd
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _BY_STATUS = {404: "not_found", 405: "method_refused", 413: "too_large", 415: "unsupported_media_type"}
+# Requests are read by llhttp everywhere: two readers of one message may differ, and nobody tests the other one.
+_ANOTHER_READER = "aiohttp has no C parser here (AIOHTTP_NO_EXTENSIONS, or built without it), and sign-in needs it"
 _log = structlog.get_logger()
 
 
@@ -35,8 +38,10 @@ _log = structlog.get_logger()
 async def serving(application: web.Application, where: Address | socket.socket) -> AsyncIterator[Address]:
     """Serve `application` at an address, or on a socket that listens, and yield the address in use.
 
-    Raises OSError where the address is taken or not ours.
+    Raises OSError where the address is taken or not ours, and where aiohttp came without its C parser.
     """
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise OSError(errno.ENOPKG, _ANOTHER_READER)
     runner = web.AppRunner(application, shutdown_timeout=2.0)
     await runner.setup()
     loop = asyncio.get_running_loop()
