@@ -109,7 +109,8 @@ class Record:
 
     def _name(self, kind: str) -> Path:
         self._count += 1
-        test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0].rpartition("/")[2]
+        path, _, name = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")
+        test = f"{path.rpartition('/')[2]} {name}"
         return self.found / re.sub(r"[^\w.-]+", "_", f"{self._count:06d} {kind} {test}")[:120]
 
 
