@@ -161,8 +161,11 @@ class _Output:
         self.msg = self.debug = self.info = self.warning = self.error = self.critical = self.exception = sink.write
 
 
+_ORDINARY = frozenset(logging.makeLogRecord({}).__dict__) | {"taskName"}
+
+
 class _Bridge(logging.Handler):
-    """Sends the records of other libraries down our chain."""
+    """Sends the records of the standard library's loggers down our chain; those of our own with their `extra`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the first line of the record's text; asyncio goes on with the reprs of tasks and exceptions."""
@@ -171,7 +174,10 @@ class _Bridge(logging.Handler):
         except (TypeError, ValueError):
             text = str(record.msg)
         level = min(record.levelno // 10 * 10, logging.ERROR)
-        structlog.get_logger().log(level, text.partition("\n")[0], logger=record.name, exc_info=record.exc_info)
+        own = record.name.partition(".")[0] == "sidecar"
+        extra = {name: value for name, value in record.__dict__.items() if name not in _ORDINARY} if own else {}
+        more = extra | {"logger": record.name, "exc_info": record.exc_info}
+        structlog.get_logger().log(level, text.partition("\n")[0], **more)
 
 
 def _route_standard_logging(level: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sidecar.errors import StoreBrokenError, StoreUnavailableError
+    from sidecar.errors import StoreUnavailableError
 
 AGAIN = 60.0  # seconds after which the same cause is told again
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Complaints:
         self._clock = clock
         self._told: dict[str, float] = {}
 
-    def failed(self, error: StoreUnavailableError | StoreBrokenError) -> None:
+    def failed(self, error: StoreUnavailableError) -> None:
         """Tell the cause, unless it was told a moment ago."""
         reason, now = str(error), self._clock()
         if now - self._told.get(reason, -AGAIN) < AGAIN:

@@ -89,7 +89,7 @@ class _Worker:
             error = StoreUnavailableError(f"the disk has not answered for {patience:g} s")
             self._complaints.failed(error)
             raise error from None
-        except (StoreUnavailableError, StoreBrokenError) as error:
+        except StoreUnavailableError as error:
             self._complaints.failed(error)
             raise
 

@@ -189,6 +189,17 @@ def test_other_libraries_show_warnings_and_worse_only(log, name, level):
     assert (line["logger"], line["event"]) == (name, "Task exception was never retrieved")
 
 
+def test_own_standard_logger_keeps_its_members(log):
+    """What a module of ours says beside the event is written, scrubbed; what a library adds is not."""
+    log.open("info")
+    logging.getLogger("sidecar.stores").warning("store_failing", extra={"reason": "Redis: Error", "token": CANARY})
+    logging.getLogger("redis").warning("gone", extra={"reason": CANARY})
+    own, other = log.lines()
+    assert (own["event"], own["reason"]) == ("store_failing", "Redis: Error")
+    assert "reason" not in other
+    assert CANARY not in str([own, other])
+
+
 def test_own_standard_logger_has_our_level(log):
     """A module of ours that uses the standard library's logging is heard at our level, named and scrubbed."""
     log.open("info")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.errors import StoreUnavailableError
 from sidecar.stores import open_store
 from sidecar.stores.complaints import Complaints
 
@@ -23,12 +23,12 @@ def test_a_cause_is_told_at_once_and_once_a_minute(caplog: pytest.LogCaptureFixt
         for second in range(70):
             now[0] = second
             complaints.failed(StoreUnavailableError("sidecar.db: SQLITE_FULL"))
-        complaints.failed(StoreBrokenError("sidecar.db is damaged"))
+        complaints.failed(StoreUnavailableError("sidecar.db: SQLITE_READONLY"))
     told = [(line.getMessage(), line.__dict__["reason"]) for line in caplog.records]
     assert told == [
         ("store_failing", "sidecar.db: SQLITE_FULL"),
         ("store_failing", "sidecar.db: SQLITE_FULL"),
-        ("store_failing", "sidecar.db is damaged"),
+        ("store_failing", "sidecar.db: SQLITE_READONLY"),
     ]
 
 
@@ -43,12 +43,18 @@ async def test_the_cause_of_a_failure_is_in_the_log(caplog: pytest.LogCaptureFix
     assert "canary" not in str([line.__dict__ for line in caplog.records])
 
 
-async def test_a_disk_that_refuses_is_in_the_log(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """What the disk says stands beside the file's name."""
-    store = open_store(f"sqlite:{tmp_path}/none/sidecar.db")
+async def test_a_disk_that_refuses_is_in_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the disk says is told, though each caller is told only that the store is unavailable."""
+
+    def full(_disk: object) -> None:
+        raise StoreUnavailableError("sidecar.db: SQLITE_FULL")
+
+    monkeypatch.setattr("sidecar.stores.sqlite.SqliteRecords.ping", full)
+    store = open_store(f"sqlite:{tmp_path}/sidecar.db")
     with caplog.at_level(logging.WARNING, "sidecar.stores.complaints"):
-        with pytest.raises(StoreBrokenError):
+        with pytest.raises(StoreUnavailableError):
             await store.ping()
         await store.close()
-    [line] = caplog.records
-    assert f"{tmp_path}/none" in line.__dict__["reason"]
+    assert [line.__dict__["reason"] for line in caplog.records] == ["sidecar.db: SQLITE_FULL"]
