@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sidecar.config import schema
 from sidecar.config.hiding import secrets
 from sidecar.config.kinds import BROKEN
-from sidecar.config.lines import MASK, USERINFO, Lines
-from sidecar.config.problems import LONGEST, Misfit, Problem, quoted
+from sidecar.config.lines import MASK, Lines, shorn
+from sidecar.config.problems import Misfit, Problem, quoted
 from sidecar.config.reading import Flaw, Mapping, Node, Path, Scalar, Sequence, Spot, UnreadableError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Document:
         """Return the text of a scalar as written, in quotes, for a message."""
         node = self.at(path)
         text = node.text if isinstance(node, Scalar) else ""
-        return MASK if id(node) in self._hidden else quoted(USERINFO.sub(MASK + "@", text[: 4 * LONGEST]))
+        return MASK if id(node) in self._hidden else quoted(shorn(text))
 
 
 def unreadable(lines: Lines, error: UnreadableError) -> Problem:

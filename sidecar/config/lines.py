@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sidecar.config.problems import Problem
+from sidecar.config.problems import LONGEST, Problem
 from sidecar.config.reading import LINE_BREAK
 
 if TYPE_CHECKING:
     from sidecar.config.reading import Spot
 
 USERINFO = re.compile(r"(?<=//)[^/@\s]*@")
+QUERY = re.compile(r"""(://[^\s?#'"]*\?)([^\s#'"}\],]+)""")  # of a URL: people put keys there
 _SECRETISH = re.compile(
     r"""((?:secret|token|key|keys|basic|password|passwd|url|params)["']?\s*:(?=\s|$)\s*)(.+)""", re.IGNORECASE
 )
@@ -19,6 +20,11 @@ _OPENS_SECRET = re.compile(
     r"""(?:secret|token|key|keys|basic|password|passwd|url|params)["']?\s*:\s*[|>\[{]?[+-]?\s*\Z""", re.IGNORECASE
 )
 MASK = "***"
+
+
+def shorn(text: str) -> str:
+    """Return the beginning of a value without what may be a secret in a URL: user name, password and query."""
+    return QUERY.sub(rf"\g<1>{MASK}", USERINFO.sub(MASK + "@", text[: 4 * LONGEST]))
 
 
 class Lines:
@@ -52,13 +58,17 @@ class Lines:
         """Return a problem with its line."""
         line = self._lines[spot.line] if spot.line < len(self._lines) else ""
         source, caret = _masked(line, sorted(self._hidden.get(spot.line, ())), spot.column)
-        return Problem(self.file, spot.line + 1, spot.column + 1, key, message, hint, source, caret, width)
+        _, end = _masked(line, sorted(self._hidden.get(spot.line, ())), spot.column + width)
+        return Problem(
+            self.file, spot.line + 1, spot.column + 1, key, message, hint, source, caret, max(1, end - caret)
+        )
 
 
 def _masked(line: str, hidden: list[tuple[int, int]], column: int) -> tuple[str, int]:
     """Return the line with its hidden parts replaced, and where the column is now."""
     shown, caret, at = "", column, 0
     spans = hidden + [found.span() for found in USERINFO.finditer(line)]
+    spans += [found.span(2) for found in QUERY.finditer(line)]
     for first, last in sorted(spans):
         if last <= at or first >= last:
             continue
