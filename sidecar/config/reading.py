@@ -152,6 +152,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> UnreadableError:
         hint = "put quotes around a text that begins with *, @, ` or %"
     elif error.context_mark and error.context_mark.line != spot.line:
         hint = f"it began at line {error.context_mark.line + 1}: look there for a missing quote, bracket or space"
+    elif "${" in line:
+        hint = "is every ${…} of this line closed, inside its quotes?"
     return UnreadableError(spot, f"not valid YAML: {error.problem or 'cannot be read'}", hint)
 
 

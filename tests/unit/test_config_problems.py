@@ -57,6 +57,7 @@ SHAPE = [
     Case("CF-07-host-star-alone", IDP + "routes:\n  - {match: {host: ▶'*'}, upstream: https://a.example.com, as: app}\n", "routes[0].match.host", "expected a host", "leave it out and write a path"),
     Case("CF-02-bare-star", IDP + "routes:\n  - {match: {host: *▶.internal}, upstream: https://a.example.com, as: app}\n", "", "not valid YAML", "put quotes"),
     Case("CF-14-upstream-query", IDP + "routes:\n  - {match: {host: a.internal}, upstream: '▶https://a.example.com/?key=s3cr3t-canary', as: app}\n".replace("'▶", "▶'"), "routes[0].upstream", "found 'https://a.example.com/?***'", "no query"),
+    Case("CF-02-reference-open", 'providers:\n  idp: {issuer: https://a, client_id: a, client_secret: "${SECRET"▶}\nroutes: []', "", "not valid YAML", "is every ${…} of this line closed"),
     Case("store-path-alone", routed("store: {url: ▶/var/lib/sidecar.db}"), "store.url", "at the start", "sqlite:PATH"),
     Case("CF-01-null", routed("via: ▶null"), "via", "expected a value, found nothing"),
     Case("CF-01-python-object", routed("via: ▶!!python/object/apply:os.system [x]").replace("[x]", "x"), "via", "the tag '!!python/object/apply:os.system' is not allowed", "remove the tag"),
