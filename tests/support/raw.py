@@ -43,7 +43,11 @@ class Raw:
         if buffer:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self._sock.settimeout(deadline)
-        self._sock.connect(("127.0.0.1", port))
+        try:
+            self._sock.connect(("127.0.0.1", port))
+        except OSError:
+            self._sock.close()
+            raise
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._deadline = deadline
         self._rest = b""

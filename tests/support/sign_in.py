@@ -5,10 +5,11 @@ The browser is httpx with a cookie jar: each step of a sign-in can be looked at,
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 import socket
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from html import unescape
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urljoin, urlsplit
@@ -44,9 +45,11 @@ COOKIE = "sidecar_session"
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    """Return a port that nobody listens on, and that the system gives to nobody who leaves the choice to it."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class SignIn(Whole):
