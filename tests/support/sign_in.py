@@ -5,7 +5,6 @@ The browser is httpx with a cookie jar: each step of a sign-in can be looked at,
 
 from __future__ import annotations
 
-import random
 import re
 import secrets
 import socket
@@ -47,7 +46,7 @@ COOKIE = "sidecar_session"
 def free_port() -> int:
     """Return a port that nobody listens on, and that the system gives to nobody who leaves the choice to it."""
     while True:
-        port = random.randrange(10_000, 20_000)
+        port = 10_000 + secrets.randbelow(10_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
