@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sidecar.credentials.broker import Broker
     from sidecar.metrics import Metrics
-    from sidecar.provider import AuthorizationServer
+    from sidecar.provider import AuthorizationServer, ProviderState
     from sidecar.settings import Route, Settings
     from sidecar.stores.contract import Store
 
@@ -31,12 +31,18 @@ async def readiness(
     checks["store"] = await _store(store)
     for name, provider in providers.items():
         state = provider.state()
-        word = {None: "unknown", True: "ok", False: "failing"}[state.reachable]
-        checks[f"provider {name}"] = Check(word, state.last_error, required=False)
+        checks[f"provider {name}"] = Check(_word(state, "unknown"), state.last_error, required=False)
     if draining:
         checks["listeners"] = Check("off", "shutting down")
     ready = all(check.state in ("ok", "unknown") for check in checks.values() if check.required)
     return Readiness(ready, checks, broker.valid_for(now))
+
+
+def _word(state: ProviderState, never: str) -> str:
+    """Say how a provider is: one that refuses our client is reached, and of no use."""
+    if state.reachable is None:
+        return never
+    return "ok" if state.reachable and not state.last_error else "failing"
 
 
 async def _store(store: Store) -> Check:
@@ -84,6 +90,6 @@ def _provider(name: str, provider: AuthorizationServer, settings: Settings) -> P
     return ProviderStatus(
         name=name,
         address=configured.issuer or configured.token_endpoint or "",
-        state={None: "not asked yet", True: "ok", False: "failing"}[state.reachable],
+        state=_word(state, "not asked yet"),
         detail=state.last_error,
     )
