@@ -75,6 +75,8 @@ class Run:
         try:
             parts = pieces(rng, data)
             for piece in (*parts[:MOST_WRITES], b"".join(parts[MOST_WRITES:])):
+                if writer.is_closing():  # cut by the sidecar: the answer, if there is one, is to be read all the same
+                    break
                 writer.write(piece)
                 await asyncio.sleep(0)
             await self._answers(number, data, reader, writer)
