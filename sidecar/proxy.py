@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, check_returning
 from sidecar.routing import Router
-from sidecar.target import read_target
+from sidecar.target import TOKEN_PARAMETER, read_target
 from sidecar.wire.hearing import Hearing
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def check_path(target: Target, lane: Lane) -> None:
         raise Refusal("destination_refused", "The request is for https, but the route's upstream is plain http.")
     if not target.plain and (lane.token or lane.route.strip_prefix):
         raise Refusal("bad_request", "The path can be read in more than one way (%2f, %5c, dot segments).")
-    if lane.token and b"access_token=" in target.path and _has_token_parameter(target.path):
+    if lane.token and _has_token_parameter(target.path):
         raise Refusal("bad_request", "The query holds an access_token, but the sidecar puts the token on this route.")
 
 
 def _has_token_parameter(path: bytes) -> bool:
-    return any(pair.startswith(b"access_token=") for pair in path.partition(b"?")[2].split(b"&"))
+    return any(pair.startswith(TOKEN_PARAMETER) for pair in path.partition(b"?")[2].split(b"&"))

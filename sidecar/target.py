@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_REMEMBERED = 1024  # targets of each form, each at most `limits.target` bytes
 _HOST = "host"  # the memo's name
-_TOKEN_PARAMETER = b"access_token="
+TOKEN_PARAMETER = b"access_token="
 _AUTHORITY = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{0,5}))?\Z")
 _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([/?].*)?\Z")
 _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?\Z")
@@ -53,7 +53,7 @@ def read_target(head: RequestHead) -> Target:
 @lru_cache(maxsize=_MOST_REMEMBERED)
 def _origin_form(raw: bytes, host: tuple[str, int]) -> Target:
     compared, plain = _path(raw)
-    return Target("origin", "http", host[0], host[1], raw, compared, plain, plain and _TOKEN_PARAMETER not in raw)
+    return Target("origin", "http", host[0], host[1], raw, compared, plain, plain and TOKEN_PARAMETER not in raw)
 
 
 @lru_cache(maxsize=_MOST_REMEMBERED)
@@ -67,7 +67,7 @@ def _absolute_form(raw: bytes) -> Target:
     if path[:1] == b"?":
         path = b"/" + path
     compared, plain = _path(path)
-    harmless = plain and scheme == "http" and _TOKEN_PARAMETER not in path
+    harmless = plain and scheme == "http" and TOKEN_PARAMETER not in path
     return Target("absolute", scheme, name, port, path, compared, plain, harmless)
 
 

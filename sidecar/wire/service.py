@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from sidecar.errors import Refusal
-from sidecar.headers import connection_tokens
+from sidecar.headers import persists
 from sidecar.listening import accept
 from sidecar.settings import KIB, Address, Limits
 from sidecar.wire.body import BrokenBodyError, reader
@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> None:
         framing = request_framing(head)
-        self._keep = self._keep and head.minor == 1 and b"close" not in connection_tokens(head.headers)
+        self._keep = self._keep and head.minor == 1 and persists(head.headers, 1)
         if framing.length > self._office.body_limit:
             raise Refusal("too_large")
         self._reader = reader(framing)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.soaking import programs
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
 LONGEST = 120.0
 SHORT = {
     "RF-02 expiries": "expiries --instances 2 --callers 40 --keys 4 --expiries 3 --life 3 --latency 0.5",
@@ -29,17 +28,8 @@ SHORT = {
 @pytest.fixture(scope="module")
 def running() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """All programs, started; gone at the end with their processes, which the kernel ties to them."""
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, "-m", *f"soak.{command}".split()],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for name, command in SHORT.items()
-    }  # fmt: skip
-    yield started
-    for program in started.values():
-        program.kill()
-        program.communicate()
+    with programs(SHORT) as started:
+        yield started
 
 
 @pytest.mark.parametrize("name", SHORT, ids=[f"[{name}]" for name in SHORT])

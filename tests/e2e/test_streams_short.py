@@ -6,10 +6,7 @@ import contextlib
 import json
 import resource
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,11 +14,13 @@ import pytest
 from tests.support.process import Backdrop, Process, cpu_seconds
 from tests.support.raw import Raw
 from tests.support.recording_upstream import response
+from tests.support.soaking import programs
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 LONGEST = 120.0
 GET = b"GET /x HTTP/1.1\r\nHost: any.internal\r\n\r\n"
 SHORT = {
@@ -41,17 +40,8 @@ routes: [{match: {path: /}, upstream: "http://127.0.0.1:UPSTREAM", as: none}]
 @pytest.fixture(scope="module")
 def running() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """All programs, started at once; gone at the end with their processes, which the kernel ties to them."""
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, "-m", *f"soak.{command}".split()],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for name, command in SHORT.items()
-    }  # fmt: skip
-    yield started
-    for program in started.values():
-        program.kill()
-        program.communicate()
+    with programs(SHORT) as started:
+        yield started
 
 
 @pytest.mark.parametrize("name", SHORT, ids=[f"[{name}]" for name in SHORT])
