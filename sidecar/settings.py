@@ -195,6 +195,7 @@ class Limits:
     connections: int = 10_000
     replay_memory: int = 64 * MIB
     memory: int | None = None  # bytes of resident memory above which new work is refused
+    worker_silence: float = 30.0  # of a worker's event loop, after which the supervisor kills and replaces it
 
 
 @dataclass(frozen=True, slots=True)

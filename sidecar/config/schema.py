@@ -268,6 +268,9 @@ class LimitsKeys(Section):
     connections: kinds.Count | None = _key("Connections accepted at once.", Limits().connections)
     replay_memory: kinds.Size | None = _key("Bytes kept for second tries, over all requests.", Limits().replay_memory)
     memory: kinds.Size | None = _key("Resident memory above which new work is refused with 503; none by default.")
+    worker_silence: kinds.Duration | None = _key(
+        "Time after which one of several workers that does not answer is killed and replaced.", Limits().worker_silence
+    )
 
 
 _KEY_TYPES: Final[Mapping[str, Any]] = {"header": kinds.Header, "cookie": kinds.CookieName}

@@ -23,6 +23,7 @@ class Worker:
     channel: socket.socket | None = None
     inbox: Unpacker = field(default_factory=Unpacker)
     serving: bool = False
+    attends: bool = False  # it hears what it is told, from its first `serving` to its end
     accepts: tuple[int, ...] = ()  # the numbers for which it was told to accept
     started: float = 0.0
     failures: int = 0  # ends in a row
@@ -33,6 +34,7 @@ class Worker:
         """Take note of a new process."""
         self.pid, self.channel, self.inbox = pid, channel, Unpacker()
         self.serving, self.accepts, self.started, self.due, self.last = False, (self.number,), now, None, {}
+        self.attends = False
 
     def end(self) -> None:
         """Take note that there is no process any more."""

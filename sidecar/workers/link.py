@@ -88,6 +88,8 @@ class Link:
 
     async def _heard(self, message: Message) -> None:
         match message["do"]:
+            case "ping":
+                self.tell("pong")
             case "report":
                 self._spawn(self._report(message["round"], message["want"]))
             case "answer":

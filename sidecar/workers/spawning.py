@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,6 +78,13 @@ def send(channel: socket.socket, data: bytes) -> None:
         channel.sendall(data)
     finally:
         channel.setblocking(False)
+
+
+def stopped(pid: int) -> bool:
+    """Say whether a child stands still because somebody has stopped it: SIGSTOP, SIGTSTP, a debugger."""
+    with suppress(OSError):  # it has just ended
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] in b"Tt"
+    return False
 
 
 def ended(pid: int) -> int | None:

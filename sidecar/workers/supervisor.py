@@ -18,10 +18,11 @@ import structlog
 from sidecar.workers.channel import pack
 from sidecar.workers.crew import Worker, acceptance
 from sidecar.workers.ledger import Ledger
+from sidecar.workers.pulse import Pulses
 from sidecar.workers.reloads import Reloads
 from sidecar.workers.restarts import after_end
 from sidecar.workers.rounds import Round, Rounds
-from sidecar.workers.spawning import Signals, ended, fork, send
+from sidecar.workers.spawning import Signals, ended, fork, send, stopped
 
 if TYPE_CHECKING:
     import socket
@@ -69,6 +70,7 @@ class Supervisor:
         self._reloads = Reloads(settings, path, environ, self)
         self._rounds = Rounds(self.tell, self._answer)
         self._ledger = Ledger()
+        self._pulses = Pulses()
         self._complete = False  # all have served at once
         self._stopping: float | None = None  # until when (time.monotonic)
         self._code = 0
@@ -123,6 +125,7 @@ class Supervisor:
         pid = worker.pid
         worker.end()
         self._ledger.close(worker)
+        self._pulses.heard(worker.number)
         self._rounds.gone(worker.number)
         self._reloads.gone(worker.number)
         if self._stopping is not None:
@@ -153,13 +156,35 @@ class Supervisor:
     def _look_at_the_clock(self, now: float) -> None:
         self._rounds.expire(now)
         self._reloads.expire(now)
+        self._feel(now)
         if self._stopping is not None and now >= self._stopping:
             self._code, self._stopping = 1, now + self._patience
             self._kill(signal.SIGKILL)
 
+    @property
+    def _borne(self) -> float:
+        return self._reloads.settings.limits.worker_silence
+
+    def _feel(self, now: float) -> None:
+        """Ask the workers whether they are alive; kill one whose event loop has long been silent."""
+        if self._stopping is not None or now < self._pulses.next(self._borne):
+            return
+        there = [worker.number for worker in self._crew if worker.attends and worker.channel is not None]
+        still = [number for number in self._pulses.silent if stopped(self._crew[number].pid)]
+        ask, hung = self._pulses.look(now, self._borne, there, still)
+        for number in ask:
+            self.tell(number, {"do": "ping"})
+        if hung is not None:
+            self._give_up(self._crew[hung])
+
+    def _give_up(self, worker: Worker) -> None:
+        _log.error("worker_hung", number=worker.number, pid=worker.pid)
+        os.kill(worker.pid, signal.SIGKILL)
+
     def _pause(self, now: float) -> float:
-        dates = [worker.due for worker in self._crew] if self._stopping is None and self._complete else []
-        dates += [self._rounds.next(), self._reloads.until]
+        dates = [self._rounds.next(), self._reloads.until]
+        if self._stopping is None and self._complete:
+            dates += [*(worker.due for worker in self._crew), self._pulses.next(self._borne)]
         return max(0.0, min([date - now for date in dates if date is not None], default=LOOK))
 
     def workers(self) -> list[int]:
@@ -196,11 +221,13 @@ class Supervisor:
         now = time.monotonic()
         match message["event"]:
             case "serving" | "leaving" as event:
-                worker.serving = event == "serving"
+                worker.serving, worker.attends = event == "serving", True
                 self._share_out()
                 self._celebrate()
             case "collect":
                 self._rounds.begin(worker.number, message["question"], message["want"], self._serving(), now)
+            case "pong":
+                self._pulses.heard(worker.number)
             case "report":
                 worker.last = message.get("metrics", worker.last)
                 self._rounds.heard(worker.number, message)
@@ -235,8 +262,7 @@ class Supervisor:
         try:
             send(worker.channel, pack(message))
         except TimeoutError:
-            _log.error("worker_hung", number=number, pid=worker.pid)
-            os.kill(worker.pid, signal.SIGKILL)  # half a message is there: it could not understand another
+            self._give_up(worker)  # half a message is there: it could not understand another
         except ConnectionError:
             self._hang_up(worker)  # it is ending
 

@@ -13,6 +13,7 @@ from sidecar.settings import Limits, ProviderLimit, ProviderSettings, Settings
 from sidecar.workers import cpus, merging
 from sidecar.workers.channel import Unpacker, pack
 from sidecar.workers.crew import Worker, acceptance
+from sidecar.workers.pulse import BETWEEN, MOST, Pulses
 from sidecar.workers.restarts import LONGEST, STEADY, after_end
 from sidecar.workers.rounds import PATIENCE, Round, Rounds
 from sidecar.workers.sharing import share
@@ -283,3 +284,84 @@ def test_question_of_a_worker_that_has_ended_is_dropped():
     asked.rounds.gone(0)
     asked.rounds.expire(99.0)
     assert not asked.done
+
+
+# -- hanging workers ---------------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """Three workers that are asked; those in `hanging` do not answer. The clock is an argument."""
+
+    def __init__(self, *hanging: int) -> None:
+        self.pulses, self.hanging, self.stopped = Pulses(), set(hanging), set()
+        self.given_up: list[tuple[float, int]] = []
+
+    def live(self, since: float, until: float, step: float = 1.0) -> list[tuple[float, int]]:
+        """Look every `step` seconds; return who was given up, and when."""
+        self.given_up, now = [], since
+        while now <= until:
+            ask, hung = self.pulses.look(now, 30.0, [0, 1, 2], self.stopped)
+            for number in set(ask) - self.hanging:
+                self.pulses.heard(number)
+            if hung is not None:
+                self.given_up.append((now, hung))
+            now += step
+        return self.given_up
+
+
+def test_worker_that_is_silent_is_given_up_and_no_other():
+    """After the silence that is borne, once; all that answer are never."""
+    assert Watched(1).live(0, 31) == [(30.0, 1)]
+    assert Watched().live(0, 1000) == []
+
+
+def test_pause_of_the_whole_machine_is_nobodys_silence():
+    """Hours between two looks count for two seconds: who answers then lives on, who hangs is found all the same."""
+    watched = Watched(1)
+    assert watched.live(0, 10) == []
+    assert watched.live(10_000, 10_000) == []
+    watched.hanging.clear()
+    for number in list(watched.pulses.silent):
+        watched.pulses.heard(number)
+    assert watched.live(10_001, 10_100) == []
+    watched.hanging.add(1)
+    assert [number for _, number in watched.live(20_000, 20_040)] == [1]
+
+
+def test_pause_counts_for_less_than_the_silence_that_is_borne():
+    """However often the machine is paused: each pause adds `MOST`."""
+    watched = Watched(0, 1, 2)
+    pauses = int(30.0 / MOST) - 1
+    assert [watched.live(at * 1000.0, at * 1000.0) for at in range(pauses)] == [[]] * pauses
+
+
+def test_workers_that_all_hang_are_given_up_one_at_a_time():
+    """What makes all of them hang is not mended by killing all at once."""
+    times = [at for at, _ in Watched(0, 1, 2).live(0, 50)]
+    assert times == [30.0, 30.0 + BETWEEN, 30.0 + 2 * BETWEEN]
+
+
+def test_stopped_worker_is_not_judged_for_as_long_as_it_is_stopped():
+    """A debugger may take its time; what is silent afterwards still is given up."""
+    watched = Watched(2)
+    watched.stopped.add(2)
+    assert watched.live(0, 1000) == []
+    watched.stopped.clear()
+    assert [number for _, number in watched.live(1001, 1040)] == [2]
+
+
+def test_worker_is_asked_again_only_after_its_answer():
+    """Questions do not pile up in the socket of one that does not read."""
+    pulses = Pulses()
+    asked = [number for at in range(100) for number in pulses.look(float(at), 1000.0, [0, 1], [1]).ask]
+    assert asked == [0, 1]
+    pulses.heard(1)
+    assert pulses.look(300.0, 1000.0, [0, 1], []).ask == (1,)
+
+
+def test_clock_that_goes_back_takes_nobodys_life():
+    """`time.monotonic` does not; no sum becomes negative all the same."""
+    watched = Watched(1)
+    assert watched.live(100, 110) == []
+    assert watched.live(50, 69) == []
+    assert [number for _, number in watched.live(70, 90)] == [1]

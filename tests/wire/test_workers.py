@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from tests.support.authorization_server import LEGACY
-from tests.support.process import DEADLINE, Backdrop, Process
-from tests.support.program import ADMIN_TOKEN, BOTH, text
+from tests.support.process import DEADLINE, ROOT, Backdrop, Process
+from tests.support.program import ADMIN_TOKEN, BOTH, ENVIRON, text
 from tests.support.recording_upstream import Wait, response
 from tests.support.sign_in import free_port
 
@@ -360,6 +360,30 @@ def test_reload_is_taken_by_all_workers_or_by_none(two: Fleet, victim: int) -> N
     until(lambda: two.metric("sidecar_config_valid") == 1)
     assert {two.ask(STATS).status for _ in range(12)} == {200}
     assert two.workers() == {0, 1}
+
+
+HANGING = """
+import signal, time
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))
+"""
+"""Lets a worker be hung by a signal, whatever its event loop is about."""
+
+
+def test_worker_whose_event_loop_hangs_is_replaced_and_a_stopped_one_is_not(backdrop: Backdrop, tmp_path: Path) -> None:
+    """The supervisor asks and gets no answer; who stands still by SIGSTOP is left alone, and answers afterwards."""
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    environ = {**ENVIRON, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    with Fleet(tmp_path, config(backdrop, more="limits: {worker_silence: 1s}"), environ=environ) as running:
+        stopped, hung = running.children
+        os.kill(stopped, signal.SIGSTOP)
+        os.kill(hung, signal.SIGUSR1)
+        until(lambda: hung not in running.children and len(running.children) == 2)
+        assert running.told("worker_hung")["pid"] == hung
+        os.kill(stopped, signal.SIGCONT)
+        until(lambda: running.manage("GET", "/readyz").status == 200)
+        assert stopped in running.children
+        assert running.metric("sidecar_worker_restarts_total") == 1
+        assert running.terminate() == 0
 
 
 def test_sigterm_drains_all_workers_and_ends_with_0(backdrop: Backdrop, tmp_path: Path) -> None:
