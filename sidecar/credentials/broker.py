@@ -92,7 +92,7 @@ class Broker:
         self._standing: list[asyncio.Task[None]] = []  # what goes on for as long as the broker
         self._closed = False
         self.sessions = Sessions(self._registry, self._records, self._memory, clock, local=local)
-        self._attended = Attended(self.sessions.lives)
+        self._attended = Attended(self.sessions.ends_at)
         self._memory.changed = self._attended.changed
         self.sign_ins = SignIns(self.sessions, self._records, clock)
         store.watch(self._changed)
@@ -291,6 +291,7 @@ class Broker:
             with suppress(Refusal):  # the store is away: next time
                 await self.sessions.flush_last_used()
             self._memory.sweep(self._clock())
+            self._attended.sweep(self._clock())
 
 
 def _again(hold: Hold) -> Refusal:

@@ -117,9 +117,10 @@ class Sessions:
         record = (await asked(self._records.load(name))).record
         return record if record and self._clock() < record.ends_at else None
 
-    async def lives(self, name: str) -> bool:
-        """Say whether the session of this record lives."""
-        return await self.load(name) is not None
+    async def ends_at(self, name: str) -> float | None:
+        """Return when the session of this record ends, None: it has."""
+        record = await self.load(name)
+        return record.ends_at if record else None
 
     async def info(self, session_id: str) -> SessionInfo | None:
         """Return what may be shown of a session, None where there is none."""

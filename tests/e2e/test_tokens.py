@@ -256,6 +256,56 @@ async def test_second_401_is_passed_on_unchanged_and_costs_no_storm(tmp_path: Pa
         assert len(run.tokens) == 22
 
 
+async def test_request_is_sent_twice_at_most_whatever_the_time(tmp_path: Path) -> None:
+    """[RT-05, RT-06] The second 401 is the caller's, although a renewal would be tried again by now."""
+    async with whole(tmp_path) as run:
+
+        def reject(_one: Seen) -> list[Step]:
+            run.clock.ahead += 400.0  # every pause between renewals for rejections is over
+            return [REJECTED]
+
+        await run.sign_in("alice", "a-session")
+        run.upstream.default = reject
+        reply = await run.ask(PROFILES, session="a-session")
+        assert (reply.status, reply.body, reply.code) == (401, b"rejected", "")
+        assert len(run.tokens) == 2
+        assert len(run.server.token_requests()) == 1
+
+
+@pytest.mark.parametrize("as_", ["app", "user"])
+async def test_token_that_has_just_helped_is_renewed_when_it_is_rejected_too(as_: str, tmp_path: Path) -> None:
+    """[RF-14] Each was accepted before it was revoked: no pause, a second try each time."""
+    async with whole(tmp_path) as run:
+        await run.sign_in("alice", "a-session")
+        url, session = (STATS, "") if as_ == "app" else (PROFILES, "a-session")
+        for _ in range(4):
+            assert (await run.ask(url, session=session)).status == 200
+            run.server.revoke()
+        assert (await run.ask(url, session=session)).status == 200
+
+
+@pytest.mark.parametrize("as_", ["app", "user"])
+async def test_token_used_while_its_renewal_fails_is_refused_from_its_expiry_on(as_: str, tmp_path: Path) -> None:
+    """[IDP-01, IDP-02] It rests from renewals for longer than it has to live: the rest ends with it."""
+    async with whole(tmp_path) as run:
+        await run.sign_in("alice", "a-session")
+        url, session = (STATS, "") if as_ == "app" else (PROFILES, "a-session")
+        assert (await run.ask(url, session=session)).status == 200
+        run.server.faults.change(status=500)
+        before, (credential,) = len(run.tokens), run.program.broker._hot.values()
+        end = credential.usable_until - run.clock() + run.clock.ahead
+        for left in (4.0, 3.0):
+            run.clock.ahead = end - left
+            assert (await run.ask(url, session=session)).status == 200
+            await until(lambda: not run.program.broker._flights.tasks())
+        (credential,) = run.program.broker._hot.values()
+        assert credential.fresh(run.clock())  # STILL_USE: no renewal is tried for a while
+        run.clock.ahead = end + 0.2
+        reply = await run.ask(url, session=session)
+        assert (reply.status, reply.code) == (503, "provider_unavailable")
+        assert len(run.tokens) == before + 2
+
+
 @pytest.mark.parametrize(
     ("method", "status", "challenge", "sent"),
     [

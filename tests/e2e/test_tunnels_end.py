@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.program import Whole, head, whole
+from sidecar.credentials import broker
+from tests.support.program import Whole, head, until, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,17 +63,17 @@ async def test_websocket_ends_with_its_session(tmp_path: Path, how: str) -> None
         for name in ("alice", "bob"):
             await run.sign_in(name, f"{name}-session")
         alice, bob = await opened(run, "alice-session"), await opened(run, "bob-session")
-        broker = run.program.broker
-        assert len(broker._attended) == 2
+        credentials = run.program.broker
+        assert len(credentials._attended) == 2
         await run.sign_in("bob", "bob-session")  # replaced, not ended
         assert await is_open(bob)
         if how == "session API":
             assert (await run.admin("DELETE", "/v1/sessions/alice-session")).status in (200, 204)
         else:
-            name = broker._records.named("alice-session")
+            name = credentials._records.named("alice-session")
             assert name is not None
             assert await run.program.store.delete(name)
-            broker._changed(name)  # as the store tells
+            credentials._changed(name)  # as the store tells
         assert await ends(alice)
         assert await is_open(bob)
         for reader in (alice, bob):
@@ -94,3 +95,55 @@ async def test_tunnel_outlives_the_token_that_opened_it(tmp_path: Path):
                 await asyncio.sleep(0.01)
         assert len(run.server.token_requests()) == before
         tunnel.writer.close()  # type: ignore[attr-defined]
+
+
+async def test_connection_of_ordinary_requests_outlives_their_sessions(tmp_path: Path) -> None:
+    """[ID-09] A caller's connection carries many users: only what became a tunnel ends with a session."""
+    async with whole(tmp_path) as run:
+        for name in ("alice", "bob"):
+            await run.sign_in(name, f"{name}-session-0123456789")
+        caller = await run.caller()
+        for name in ("alice", "bob"):
+            reply = await caller.ask("GET", PROFILES, [("X-Session-Id", f"{name}-session-0123456789")])
+            assert reply.document["subject"] == name
+        assert (await run.admin("DELETE", "/v1/sessions/alice-session-0123456789")).status == 204
+        assert len(run.program.broker._attended) == 0
+        reply = await caller.ask("GET", PROFILES, [("X-Session-Id", "bob-session-0123456789")])
+        assert reply.document["subject"] == "bob"
+
+
+async def test_websocket_ends_when_its_session_has_had_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[LK-13] Nobody ends the session, and its user asks for nothing any more: the tunnel ends with its lifetime."""
+    monkeypatch.setattr(broker, "HOUSEKEEPING_EVERY", 0.02)
+    async with whole(tmp_path, more="sessions: {idle: 1h}") as run:
+        run.upstream.default = switching
+        await run.sign_in("alice", "a-session-0123456789")
+        tunnel = await opened(run, "a-session-0123456789")
+        run.clock.ahead = 1800.0  # used once more meanwhile: it lives for an hour from now
+        assert (await run.ask("http://stats.internal/x")).status
+        await run.ask(PROFILES, session="a-session-0123456789")
+        await run.program.broker.sessions.flush_last_used()
+        run.clock.ahead = 3700.0
+        assert await is_open(tunnel)
+        run.program.broker._memory.bury(
+            run.program.broker._records.named("a-session-0123456789"), 0.0
+        )  # forgotten here
+        assert await is_open(tunnel)
+        run.clock.ahead = 1800.0 + 3700.0
+        assert await ends(tunnel)
+        tunnel.writer.close()  # type: ignore[attr-defined]
+
+
+async def test_websocket_that_was_closed_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[WS-05] Whoever closes it: what was kept to end it with its session is forgotten, though the session lives."""
+    monkeypatch.setattr(broker, "HOUSEKEEPING_EVERY", 0.02)
+    async with whole(tmp_path) as run:
+        run.upstream.default = switching
+        await run.sign_in("alice", "a-session-0123456789")
+        tunnel = await opened(run, "a-session-0123456789")
+        attended = run.program.broker._attended
+        assert len(attended) == len(attended._open) == 1
+        tunnel.writer.close()  # type: ignore[attr-defined]
+        await until(lambda: not attended._open)
