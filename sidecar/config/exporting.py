@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from sidecar.config import schema
+from sidecar.config.keys import Section
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -47,7 +48,7 @@ def json_schema() -> dict[str, Any]:
 
 def _models() -> list[type[BaseModel]]:
     found: list[type[BaseModel]] = []
-    waiting: list[type[BaseModel]] = [schema.Section]
+    waiting: list[type[BaseModel]] = [Section]
     while waiting:
         below = waiting.pop().__subclasses__()
         found += below

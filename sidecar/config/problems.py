@@ -105,8 +105,8 @@ def either(words: Iterable[str], last: str = "or") -> str:
     return f" {last} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """Return `did you mean 'user'?`, or nothing where no known word is close."""
+def near(word: str, known: Iterable[str], closeness: float = 0.6) -> str:
+    """Return `did you mean 'user'?`, or nothing where no known word is close: from 0 (any) to 1 (the same)."""
     by_lower = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=closeness)
     return f"did you mean {quoted(by_lower[found[0]])}?" if found else ""

@@ -45,7 +45,7 @@ SHAPE = [
     Case("CF-01-wrong-type-list-for-mapping", routed("admin: ▶[a]"), "admin", "expected a mapping of keys, found a list"),
     Case("CF-01-wrong-type-mapping-for-text", IDP + "routes:\n  - {match: {host: ▶{a: b}}, upstream: https://a.example.com, as: app}", "routes[0].match.host", "expected a host", ""),
     Case("CF-01-wrong-type-mapping-for-list", IDP + "routes: ▶{a: b}", "routes", "expected a list, found a mapping"),
-    Case("CF-01-wrong-type-list-for-providers", "providers: ▶[a]\nroutes: []", "providers", "expected a mapping, found a list"),
+    Case("CF-01-wrong-type-list-for-providers", "providers: ▶[a]\nunmatched: forward", "providers", "expected a mapping, found a list"),
     Case("CF-01-duplicate-key", routed("via: a\n▶via: b"), "via", "a second time, first at 5:1", "keep one"),
     Case("CF-01-duplicate-key-nested", route(f"{{{APP}, ▶as: user}}"), "routes[0].as", "a second time, first at 4:"),
     Case("CF-01-nothing", routed("limits:▶"), "limits", "expected a value, found nothing", "leave the key out"),
@@ -57,7 +57,7 @@ SHAPE = [
     Case("CF-07-host-star-alone", IDP + "routes:\n  - {match: {host: ▶'*'}, upstream: https://a.example.com, as: app}\n", "routes[0].match.host", "expected a host", "leave it out and write a path"),
     Case("CF-02-bare-star", IDP + "routes:\n  - {match: {host: *▶.internal}, upstream: https://a.example.com, as: app}\n", "", "not valid YAML", "put quotes"),
     Case("CF-14-upstream-query", IDP + "routes:\n  - {match: {host: a.internal}, upstream: '▶https://a.example.com/?key=s3cr3t-canary', as: app}\n".replace("'▶", "▶'"), "routes[0].upstream", "found 'https://a.example.com/?***'", "no query"),
-    Case("CF-02-reference-open", 'providers:\n  idp: {issuer: https://a, client_id: a, client_secret: "${SECRET"▶}\nroutes: []', "", "not valid YAML", "is every ${…} of this line closed"),
+    Case("CF-02-reference-open", 'providers:\n  idp: {issuer: https://a, client_id: a, client_secret: "${SECRET"▶}\nunmatched: forward', "", "not valid YAML", "is every ${…} of this line closed"),
     Case("store-path-alone", routed("store: {url: ▶/var/lib/sidecar.db}"), "store.url", "at the start", "sqlite:PATH"),
     Case("CF-01-null", routed("via: ▶null"), "via", "expected a value, found nothing"),
     Case("CF-01-python-object", routed("via: ▶!!python/object/apply:os.system [x]").replace("[x]", "x"), "via", "the tag '!!python/object/apply:os.system' is not allowed", "remove the tag"),
@@ -77,7 +77,7 @@ VALUES = [
     Case("CF-06-as-list", route("{match: {host: a}, upstream: https://a.example.com, as: ▶[app, user]}"), "routes[0].as", "expected 'app', 'user' or 'none', found a list"),
     Case("as-missing", route("▶{match: {host: a}, upstream: https://a.example.com}"), "routes[0].as", "`as` is always written: app, user or none"),
     Case("match-nothing-written", route("{match: ▶, upstream: https://a.example.com, as: app}"), "routes[0].match", "expected a value, found nothing"),
-    Case("CF-03-secret-with-spaces", IDP.replace("'${SECRET}'", "▶' x'") + "routes: []", "providers.idp.client_secret", "expected a secret without spaces around it"),
+    Case("CF-03-secret-with-spaces", IDP.replace("'${SECRET}'", "▶' x'") + "unmatched: forward", "providers.idp.client_secret", "expected a secret without spaces around it"),
     Case("apps-not-a-mapping", routed("callers: {apps: ▶[a]}\nlisteners: [{bind: 0.0.0.0:8080}]"), "callers.apps", "expected a mapping of names to proofs"),
     Case("match-missing", route("▶{upstream: https://a.example.com, as: app}"), "routes[0].match", "is missing"),
     Case("upstream-missing", route("▶{match: {host: a}, as: app}"), "routes[0].upstream", "is missing"),
@@ -137,7 +137,7 @@ VALUES = [
     Case("tunnel-without-port", routed("tunnels: {allow: [▶a.example.com]}"), "tunnels.allow[0]", "expected a host and port", "port is missing"),
     Case("tunnel-any", routed('tunnels: {allow: [▶"*:443"]}'), "tunnels.allow[0]", "expected a host and port", "wildcard"),
     Case("params-own", route(f"{{{APP}, params: {{▶scope: x}}}}"), "routes[0].params.scope", "the sidecar sets this parameter itself", "use the key `scope`"),
-    Case("provider-name", IDP.replace("idp:", "▶'my idp':") + "routes: []", "providers.'my idp'", "expected a name"),
+    Case("provider-name", IDP.replace("idp:", "▶'my idp':") + "unmatched: forward", "providers.'my idp'", "expected a name"),
     Case("session-kind", routed("callers: {session: [{▶cooky: x}]}"), "callers.session[0].cooky", "expected 'cookie' or 'header' as a key, found 'cooky'", "did you mean 'cookie'?"),
     Case("session-two-kinds", routed("callers: {session: [▶{cookie: x, header: y}]}"), "callers.session[0]", "'cookie' and 'header' exclude each other"),
     Case("session-bearer-not-yet", routed("callers: {session: [{▶bearer: {issuer: https://a, audience: b}}]}"), "callers.session[0].bearer", "not supported by this version"),
@@ -179,15 +179,15 @@ MEANING = [
     Case("CF-07-listener-open", routed("listeners: [{bind: ▶0.0.0.0:8080}]"), "listeners[0].bind", "anyone could use routes[0] (`as: app`)", "callers.apps"),
     Case("CF-07-listener-open-ipv6", routed('listeners: [{bind: ▶"[::]:8080"}]'), "listeners[0].bind", "anyone could use routes[0]"),
     Case("socket-folder", routed("listeners: [{bind: ▶unix:/nowhere/at/all/x.sock}]"), "listeners[0].bind", "folder '/nowhere/at/all' does not exist"),
-    Case("provider-nowhere", "providers:\n  ▶idp: {client_id: a, client_auth: none}\nroutes: []", "providers.idp", "expected `issuer` or `token_endpoint`"),
-    Case("client-id-missing", "providers:\n  ▶idp: {issuer: https://a, client_auth: none}\nroutes: []", "providers.idp.client_id", "is missing"),
-    Case("client-secret-missing", "providers:\n  ▶idp: {issuer: https://a, client_id: a}\nroutes: []", "providers.idp.client_secret", "client_secret_basic needs it", "client_auth: none"),
-    Case("client-secret-too-many", "providers:\n  idp: {issuer: https://a, client_id: a, client_auth: none, ▶client_secret: s3cr3t-canary}\nroutes: []", "providers.idp.client_secret", "no meaning with `client_auth: none`"),
-    Case("client-auth-not-yet", "providers:\n  idp: {issuer: https://a, client_id: a, client_auth: ▶private_key_jwt}\nroutes: []", "providers.idp.client_auth", "not supported by this version"),
-    Case("CF-04-issuer-http", "providers:\n  idp: {issuer: ▶http://login.example.com, client_id: a, client_auth: none}\nroutes: []", "providers.idp.issuer", "secrets would leave this machine unencrypted", "insecure: true"),
-    Case("CF-04-token-endpoint-http", "providers:\n  idp: {token_endpoint: ▶http://login.example.com/t, client_id: a, client_auth: none}\nroutes: []", "providers.idp.token_endpoint", "unencrypted"),
-    Case("issuer-query", "providers:\n  idp: {issuer: ▶'https://a/?x', client_id: a, client_auth: none}\nroutes: []", "providers.idp.issuer", "expected a URL", "no query"),
-    Case("CF-05-verify-false", "providers:\n  idp: {issuer: https://a, client_id: a, client_auth: none, tls: {▶verify: false}}\nroutes: []", "providers.idp.tls.verify", "unknown key"),
+    Case("provider-nowhere", "providers:\n  ▶idp: {client_id: a, client_auth: none}\nunmatched: forward", "providers.idp", "expected `issuer` or `token_endpoint`"),
+    Case("client-id-missing", "providers:\n  ▶idp: {issuer: https://a, client_auth: none}\nunmatched: forward", "providers.idp.client_id", "is missing"),
+    Case("client-secret-missing", "providers:\n  ▶idp: {issuer: https://a, client_id: a}\nunmatched: forward", "providers.idp.client_secret", "client_secret_basic needs it", "client_auth: none"),
+    Case("client-secret-too-many", "providers:\n  idp: {issuer: https://a, client_id: a, client_auth: none, ▶client_secret: s3cr3t-canary}\nunmatched: forward", "providers.idp.client_secret", "no meaning with `client_auth: none`"),
+    Case("client-auth-not-yet", "providers:\n  idp: {issuer: https://a, client_id: a, client_auth: ▶private_key_jwt}\nunmatched: forward", "providers.idp.client_auth", "not supported by this version"),
+    Case("CF-04-issuer-http", "providers:\n  idp: {issuer: ▶http://login.example.com, client_id: a, client_auth: none}\nunmatched: forward", "providers.idp.issuer", "secrets would leave this machine unencrypted", "insecure: true"),
+    Case("CF-04-token-endpoint-http", "providers:\n  idp: {token_endpoint: ▶http://login.example.com/t, client_id: a, client_auth: none}\nunmatched: forward", "providers.idp.token_endpoint", "unencrypted"),
+    Case("issuer-query", "providers:\n  idp: {issuer: ▶'https://a/?x', client_id: a, client_auth: none}\nunmatched: forward", "providers.idp.issuer", "expected a URL", "no query"),
+    Case("CF-05-verify-false", "providers:\n  idp: {issuer: https://a, client_id: a, client_auth: none, tls: {▶verify: false}}\nunmatched: forward", "providers.idp.tls.verify", "unknown key"),
     Case("tls-file-missing", route(f"{{{APP}, tls: {{ca: ▶no-such.pem}}}}"), "routes[0].tls.ca", "there is no such file, found 'no-such.pem'"),
     Case("tls-key-alone", route(f"{{{APP}, tls: {{▶key: sidecar.yaml}}}}"), "routes[0].tls.key", "a key needs its certificate"),
     Case("store-redis-without-keys", routed("store: {url: ▶'redis://:s3cr3t-canary@redis'}"), "store.url", "needs store.keys", "sidecar keygen"),
@@ -203,7 +203,7 @@ REFERENCES = [
     Case("CF-03-variable-near", routed("via: ▶${NAM}"), "via", "NAM is not set", "did you mean 'NAME'?"),
     Case("CF-03-variable-required", routed("via: ▶'${VIA:?ask the platform team}'"), "via", "VIA is needed: ask the platform team"),
     Case("CF-03-variable-required-empty", routed("via: ▶'${EMPTY:?}'"), "via", "the environment variable EMPTY is empty"),
-    Case("CF-03-secret-empty", IDP.replace("'${SECRET}'", "▶'${EMPTY}'") + "routes: []", "providers.idp.client_secret", "expected a secret, found an empty value"),
+    Case("CF-03-secret-empty", IDP.replace("'${SECRET}'", "▶'${EMPTY}'") + "unmatched: forward", "providers.idp.client_secret", "expected a secret, found an empty value"),
     Case("CF-03-file-missing", routed("via: ▶${file:no/such}"), "via", "cannot be read: No such file or directory"),
     Case("reference-unclosed", routed('via: ▶"${VIA"'), "via", "a reference is not closed", "$$"),
     Case("reference-nonsense", routed("via: ▶${1x}"), "via", "cannot be understood", "${NAME:-default}"),
@@ -287,8 +287,8 @@ LONG = "x" * 300
     ("text", "shown"),
     [
         (f"via: a\n# y\nroutes: [{{name: {LONG}, zzz: 1}}]\n", "zzz"),
-        ('via: "\\e[31m\\u202e\\0"\nroutes: []\n', "via"),
-        ("v\u200bia: x\nroutes: []\n", "ia"),
+        ('via: "\\e[31m\\u202e\\0"\nunmatched: forward\n', "via"),
+        ("v\u200bia: x\nunmatched: forward\n", "ia"),
     ],
 )
 def test_problem_shown_is_short_and_harmless(text: str, shown: str, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_problem_shown_is_short_and_harmless(text: str, shown: str, tmp_path: Pa
 def test_caret_stands_under_its_column_behind_a_masked_secret(count: int, tmp_path: Path) -> None:
     """A mask is not as long as what it hides; the caret moves along."""
     secret = "s3cr3t-canary-much-longer-than-the-mask" * count
-    text = f"providers: {{idp: {{client_secret: x{secret}, client_id: a, issuer: https://a, zzz: 1}}}}\nroutes: []\n"
+    text = f"providers: {{idp: {{client_secret: x{secret}, client_id: a, issuer: https://a, zzz: 1}}}}\nunmatched: forward\n"
     [problem] = problems(tmp_path, text)
     assert problem.source[problem.caret :].startswith("zzz")
     assert "canary" not in problem.source

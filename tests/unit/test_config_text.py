@@ -38,9 +38,9 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     [
         (b"", (1, 1), "the file is empty"),
         (b"# nothing\n", (1, 1), "the file is empty"),
-        (b"\xef\xbb\xbfroutes: []\n", (1, 1), "byte order mark"),
-        ("routes: []".encode("utf-16"), (1, 1), "byte order mark"),
-        (b"routes: []\nvia: \xff\n", (2, 6), "not UTF-8"),
+        (b"\xef\xbb\xbfunmatched: forward\n", (1, 1), "byte order mark"),
+        ("unmatched: forward".encode("utf-16"), (1, 1), "byte order mark"),
+        (b"unmatched: forward\nvia: \xff\n", (2, 6), "not UTF-8"),
         ("é: 1\nvia: é\x07\n".encode(), (2, 7), "control character U+0007"),
         (b"via: 'a\n  b", (2, 4), "not valid YAML"),
         (b"routes:\n\t- a\n", (2, 1), "not valid YAML"),

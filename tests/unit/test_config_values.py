@@ -38,7 +38,7 @@ def only_route(folder: Path, text: str) -> Route:
 def idp(folder: Path, text: str) -> ProviderSettings:
     """Return the provider `idp` of a text, for a file that needs no secret."""
     base = "providers: {idp: {issuer: https://a, client_auth: none, "
-    return settings(folder, base + text + "}}\nroutes: []\n").providers["idp"]
+    return settings(folder, base + text + "}}\nunmatched: forward\n").providers["idp"]
 
 
 def test_five_lines_carry_every_default(tmp_path: Path) -> None:
@@ -282,8 +282,8 @@ def test_routes_that_differ_are_not_ambiguous(tmp_path: Path) -> None:
         "routes: [{match: {host: a}, upstream: http://a.example.com, as: none}]",
         IDP + "routes: [{match: {host: a}, upstream: http://a.example.com, as: app, insecure: true}]",
         IDP + "routes: [{match: {host: a}, upstream: 'http://[::1]:1', as: app}]",
-        "providers: {idp: {issuer: http://idp:9000, insecure: true, client_id: a, client_auth: none}}\nroutes: []",
-        "providers: {idp: {issuer: http://localhost:9000, client_id: a, client_auth: none}}\nroutes: []",
+        "providers: {idp: {issuer: http://idp:9000, insecure: true, client_id: a, client_auth: none}}\nunmatched: forward",
+        "providers: {idp: {issuer: http://localhost:9000, client_id: a, client_auth: none}}\nunmatched: forward",
         "unmatched: forward",
         "tunnels: {allow: [a:443]}",
         IDP + ROUTE + "listeners: [{bind: 0.0.0.0:8080}]\ncallers: {apps: {a: {basic: k}}}",
@@ -331,7 +331,7 @@ def test_reference_is_replaced_after_parsing(written: str, read: str, style: str
     environ = {"NAME": "idp", "EMPTY": "", "TRICK": "${NAME}\\"}
     head = "providers:\n  idp:\n    issuer: https://a\n    client_auth: none\n"
     block, flow = f"    client_id: {written}\n", f"    params: {{x: {written}, y: [0]}}\n".replace(", y: [0]", ", y: z")
-    text = head + (block if style == "block" else "    client_id: c\n" + flow) + "routes: []\n"
+    text = head + (block if style == "block" else "    client_id: c\n" + flow) + "unmatched: forward\n"
     provider = settings(tmp_path, text, environ).providers["idp"]
     assert (provider.client_id if style == "block" else dict(provider.params)["x"]) == read
 
@@ -356,7 +356,7 @@ def test_files_read_are_listed_for_the_watcher(tmp_path: Path) -> None:
     os.symlink("ca.pem", tmp_path / "link.pem")  # noqa: PTH211
     text = (
         "providers: {idp: {issuer: https://a, client_id: '${file:sub/secret}', client_secret: '${file:sub/../sub/secret}', "
-        "tls: {ca: link.pem}}}\nroutes: []\n"
+        "tls: {ca: link.pem}}}\nunmatched: forward\n"
     )
     made = settings(tmp_path, text)
     assert made.files == tuple(str(tmp_path / name) for name in ("sidecar.yaml", "sub/secret", "link.pem"))
@@ -366,7 +366,7 @@ def test_files_are_found_from_a_relative_configuration(tmp_path: Path, monkeypat
     """Paths start at the file's own folder, not at the working directory."""
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/secret").write_text("x\n")
-    write(tmp_path / "conf", "via: ${file:secret}\nroutes: []\n")
+    write(tmp_path / "conf", "via: ${file:secret}\nunmatched: forward\n")
     monkeypatch.chdir(tmp_path)
     made = load("conf/sidecar.yaml", {})
     assert (made.via, made.files[1]) == ("x", str(tmp_path / "conf/secret"))
@@ -378,7 +378,7 @@ def test_secret_file_open_to_all_is_a_warning(tmp_path: Path) -> None:
     secret.write_text("s3cr3t-canary\n")
     for mode, count in ((0o600, 0), (0o640, 0), (0o644, 1)):
         secret.chmod(mode)
-        warnings = settings(tmp_path, "via: ''\nroutes: []\nadmin: {token: '${file:secret}'}\n").warnings
+        warnings = settings(tmp_path, "via: ''\nunmatched: forward\nadmin: {token: '${file:secret}'}\n").warnings
         assert len(warnings) == count, warnings
         assert "canary" not in "".join(warnings)
 
@@ -404,14 +404,14 @@ def test_file_that_is_no_secret_is_refused(kind: str, message: str, tmp_path: Pa
         os.symlink("x", path)  # noqa: PTH211 - a link to itself
     else:
         path.write_bytes(b"x" * 2**20 + b"x" if kind == "large" else b"\xff")
-    [problem] = problems(tmp_path, "via: ${file:x}\nroutes: []\n")
+    [problem] = problems(tmp_path, "via: ${file:x}\nunmatched: forward\n")
     assert message in problem.message
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\x00b", "\ud800", "a b\n"])
 def test_secret_with_control_characters_is_refused(value: str, tmp_path: Path) -> None:
     """A second line break in a secret's file is a mistake that a provider would answer with `invalid_client`."""
-    [problem] = problems(tmp_path, IDP + "routes: []\n", {"SECRET": value})
+    [problem] = problems(tmp_path, IDP + "unmatched: forward\n", {"SECRET": value})
     assert problem.key == "providers.idp.client_secret"
     assert "character" in problem.message or "UTF-8" in problem.message
 
@@ -433,7 +433,7 @@ def test_every_settings_field_is_reachable() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (IDP.replace("'${SECRET}'", "$SECRET_CANARY") + "routes: []\n", "client_secret is kept as it stands"),
+        (IDP.replace("'${SECRET}'", "$SECRET_CANARY") + "unmatched: forward\n", "client_secret is kept as it stands"),
         (
             IDP + "routes:\n  - {match: {path: '/api/*'}, upstream: https://a.example.com, as: app}\n",
             "is a plain character",
