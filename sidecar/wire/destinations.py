@@ -27,7 +27,14 @@ _LOW_32_BITS = tuple(
     ipaddress.IPv6Network(text)
     for text in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
 )
-_NOT_GLOBAL = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b:1::/48", "fec0::/10"))
+# Beside what `ipaddress` knows; the second row is what only later releases of Python know, so that all judge alike.
+_NOT_GLOBAL = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "fec0::/10",
+        "64:ff9b:1::/48", "2002::/16", "192.0.0.0/24",
+    )
+)  # fmt: skip
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 
 
@@ -54,8 +61,9 @@ def is_metadata(address: Address) -> bool:
 
 def is_public(address: Address) -> bool:
     """Say whether an address is one of the internet's, in each of its readings."""
-    return all(one.is_global and not one.is_multicast for one in readings(address)) and not any(
-        address in network for network in _NOT_GLOBAL if address.version == network.version
+    return all(
+        one.is_global and not one.is_multicast and not any(one in network for network in _NOT_GLOBAL)
+        for one in readings(address)
     )
 
 

@@ -38,6 +38,7 @@ def test_other_address_is_no_metadata_address(text: str):
     ["127.0.0.1", "127.8.9.10", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.1.1", "0.0.0.0",
      "255.255.255.255", "224.0.0.1", "::", "::1", "::2", "fe80::1", "fec0::1", "fd00::1", "ff02::1", "::ffff:10.0.0.1",
      "64:ff9b::10.0.0.1", "64:ff9b:1::1.1.1.1", "2002:7f00:1::1", "2002:a00:1::", "2001:db8::1",
+     "2002:101:101::1", "192.0.0.8",
      "::ffff:0:127.0.0.1", "::127.0.0.1", "2606:4700::5efe:192.168.0.1"],
 )  # fmt: skip
 def test_address_that_is_private_in_any_reading_is_not_public(text: str):
@@ -45,9 +46,7 @@ def test_address_that_is_private_in_any_reading_is_not_public(text: str):
     assert not destinations.is_public(ipaddress.ip_address(text))
 
 
-@pytest.mark.parametrize(
-    "text", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "::ffff:1.1.1.1", "2002:101:101::1"]
-)
+@pytest.mark.parametrize("text", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "::ffff:1.1.1.1"])
 def test_address_of_the_internet_is_public(text: str):
     """What carries a public address is as public as that."""
     assert destinations.is_public(ipaddress.ip_address(text))
