@@ -182,16 +182,19 @@ class ResponseRules:
 
     def _changes(self, headers: Headers, *, chunked: bool, upgrade: bool) -> Changes:
         nominated = connection_tokens(headers) - _FRAMING - _HARMLESS
-        dropped: list[bytes] = []
+        edits: list[tuple[bytes, bytes]] = []
         for name, line in zip(headers.names, headers.lines, strict=True):
             action = self._actions.get(name)
             if action is None or action == _SET_COOKIE:
                 if name in nominated or (action and line[11:].partition(b"=")[0].strip(AROUND) in self._cookies):
-                    dropped.append(line)
-            elif not ((action == _CODING and chunked) or (action > _CODING and upgrade)):
-                dropped.append(line)
+                    edits.append(_edit(line, None))
+            elif action == _CODING and chunked:
+                if line != line.rstrip(b" \t"):  # some clients compare the value with its trailing white space
+                    edits.append(_edit(line, _CHUNKED))
+            elif not (action > _CODING and upgrade):
+                edits.append(_edit(line, None))
         last = b"Via: 1.1 %b\r\n" % self._via if self._via else b""
-        return Changes([_edit(line, None) for line in dropped], b"", last, shared=not nominated - HOP_BY_HOP)
+        return Changes(edits, b"", last, shared=not nominated - HOP_BY_HOP)
 
 
 def _check_via(headers: Headers, pseudonym: bytes) -> None:

@@ -5,6 +5,7 @@ The window to `bind` and `listen`. Decides who may connect to a unix socket; kno
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -16,8 +17,7 @@ from sidecar.settings import Address
 from sidecar.wire.capacity import bound_unsent
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from sidecar.settings import Settings
 
@@ -113,6 +113,25 @@ async def accept(
     if sock.family.name == "AF_UNIX":
         return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG, **_KEEP_NAME)
     return await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+
+
+@contextlib.asynccontextmanager
+async def accepting(
+    factory: Callable[[], asyncio.BaseProtocol], where: Address | socket.socket
+) -> AsyncIterator[Address]:
+    """Accept connections at an address, or on a socket, and yield the address in use (port 0 becomes a port).
+
+    Raises OSError where the address is taken or not ours. A unix socket made here is its owner's only, and is removed.
+    """
+    sock = where if isinstance(where, socket.socket) else door(where, OWN).of(0)
+    server = await accept(asyncio.get_running_loop(), factory, sock)
+    name = sock.getsockname()
+    try:
+        yield Address(path=name) if isinstance(name, str) else Address(*name[:2])
+    finally:
+        server.close()
+        if isinstance(where, Address):
+            remove(where)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LISTED = 1000
 """How many sessions one list shows at most, and where `?limit=` ends."""
+_LONGEST_LIMIT = 9  # digits
 
 
 class SessionApi:
@@ -92,7 +93,7 @@ def _id(request: Asked) -> str:
 
 def _limit(query: str) -> int:
     text = parse_qs(query, keep_blank_values=True).get("limit", ["100"])[0]
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LISTED):
+    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_LIMIT and 1 <= int(text) <= LISTED):
         raise Problem("bad_request", f"`limit` must be a number from 1 to {LISTED}.")
     return int(text)
 

@@ -17,8 +17,8 @@ import structlog
 from aiohttp import http_parser, web
 
 from sidecar.admin.problems import HEADERS, Problem, document, meaning
+from sidecar.listening import accepting
 from sidecar.login.patience import IDLE, Crowd
-from sidecar.wire.service import accepting
 
 if TYPE_CHECKING:
     import socket

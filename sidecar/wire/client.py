@@ -11,6 +11,7 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from sidecar.headers import persists
 from sidecar.wire import race
 from sidecar.wire.body import BrokenBodyError, CloseReader, reader
 from sidecar.wire.framing import response_framing
@@ -165,8 +166,7 @@ class Line(asyncio.Protocol):
             raise TooLargeError
         self._body.clear()
         self._head, self._reader = head, reader(framing)
-        close = any(b"close" in value.lower() for value in head.all(b"connection"))
-        self.reusable = self.reusable and head.minor == 1 and not close and not framing.until_close
+        self.reusable = self.reusable and persists(head.headers, head.minor) and not framing.until_close
         if self._reader is None:
             self._done()
         return True

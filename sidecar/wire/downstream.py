@@ -426,10 +426,18 @@ class Downstream(asyncio.Protocol):
 
 
 def _hopeless(buffer: bytes, start: int, new: int) -> bool:
-    """Say whether an incomplete head can never become a request: a wrong first byte, or a bare LF at `new` or later."""
+    """Say whether an incomplete head can never become a request.
+
+    A wrong first byte, a bare CR or LF at `new` or later, or a request line that ends in no version of ours.
+    """
     if buffer[start] not in _TOKEN:
         return True
-    return buffer.count(b"\n", new) != buffer.count(b"\r\n", max(start, new - 1))
+    near = max(start, new - 1)
+    ends = buffer.count(b"\r\n", near)
+    if buffer.count(b"\n", new) != ends or buffer.count(b"\r", near, len(buffer) - 1) != ends:
+        return True
+    line_end = buffer.find(b"\r\n", start)
+    return line_end >= 0 and not buffer.endswith((b" HTTP/1.1", b" HTTP/1.0"), start, line_end)
 
 
 def _peer(transport: asyncio.BaseTransport, app: str | None) -> Peer:

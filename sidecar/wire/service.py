@@ -7,25 +7,25 @@ Knows no paths and no permissions: an `Office` answers. Heads, bodies, connectio
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from sidecar.errors import Refusal
 from sidecar.headers import persists
-from sidecar.listening import accept
-from sidecar.settings import KIB, Address, Limits
+from sidecar.listening import accepting
+from sidecar.settings import KIB, Limits
 from sidecar.wire.body import BrokenBodyError, reader
 from sidecar.wire.framing import request_framing
 from sidecar.wire.head import parse_request
 from sidecar.wire.hearing import Hearing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    import socket
+    from collections.abc import AsyncIterator, Mapping
 
     from sidecar.message import RequestHead
+    from sidecar.settings import Address
     from sidecar.wire.body import BodyReader
 
 CONNECTIONS = 512
@@ -80,22 +80,6 @@ async def serving(office: Office, where: Address | socket.socket) -> AsyncIterat
             await _drained(connections)
 
 
-@asynccontextmanager
-async def accepting(
-    factory: Callable[[], asyncio.BaseProtocol], where: Address | socket.socket
-) -> AsyncIterator[Address]:
-    """Accept connections at an address, or on a socket, for a `factory` of protocols; see `serving`."""
-    sock = where if isinstance(where, socket.socket) else bound(where)
-    server = await accept(asyncio.get_running_loop(), factory, sock)
-    name = sock.getsockname()
-    try:
-        yield Address(path=name) if isinstance(name, str) else Address(*name[:2])
-    finally:
-        server.close()
-        if isinstance(where, Address) and where.path:
-            Path(where.path).unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the end
-
-
 async def _drained(connections: set[Connection]) -> None:
     for connection in list(connections):
         connection.drain()
@@ -104,24 +88,6 @@ async def _drained(connections: set[Connection]) -> None:
         await asyncio.wait(tasks, timeout=LINGER)
     for connection in list(connections):
         connection.abort()
-
-
-def bound(address: Address) -> socket.socket:
-    """Return a socket at `address`; one in the file system is for its owner only."""
-    if not address.path:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return socket.create_server((address.host, address.port), family=family, backlog=128)
-    path = Path(address.path)
-    if path.is_socket():
-        path.unlink()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(str(path))
-        path.chmod(0o600)  # nobody can connect before listen()
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 class Connection(asyncio.Protocol):

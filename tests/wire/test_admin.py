@@ -218,7 +218,8 @@ async def test_session_error_answers_a_problem_without_its_text(admin, error, st
 
 
 @pytest.mark.parametrize(
-    ("limit", "status"), [("1", 200), ("1000", 200), ("0", 400), ("1001", 400), ("-1", 400), ("²", 400)]
+    ("limit", "status"),
+    [("1", 200), ("1000", 200), ("0", 400), ("1001", 400), ("-1", 400), ("²", 400), ("0000000019999", 400)],
 )
 async def test_session_list_limit_is_bounded(admin, limit, status):
     """`limit` is a plain number from 1 to 1000."""

@@ -299,6 +299,19 @@ async def test_an_answer_that_broke_off_on_a_kept_connection_is_not_sent_again()
     assert (len(scripted.requests), scripted.connections) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("line", "connections"),
+    [("Connection: keep-alive, Close", 2), ("Connection: enclosed", 1), ("Connection: keep-alive", 1)],
+)
+async def test_connection_ends_where_its_server_names_close_and_by_no_other_word(line: str, connections: int) -> None:
+    """Connection is a list of tokens (RFC 9110 section 7.6.1): `enclosed` is another one."""
+    answer = token().replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % line.encode(), 1)
+    async with ScriptedServer(always(answer)) as idp, client(settings(idp.url)) as server:
+        for _ in range(2):
+            assert isinstance(await ask(server), Granted)
+        assert idp.connections == connections
+
+
 async def flood(_request: Received, writer: asyncio.StreamWriter) -> None:
     """Send 100 MB, as far as it is taken."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")

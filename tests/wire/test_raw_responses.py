@@ -456,6 +456,18 @@ def test_hop_by_hop_and_our_own_identifiers_leave_the_response(both: dict[str, C
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("coding", [b"chunked \t", b"\tchunked\t", b"chunked\t"], ids=["space-tab", "tabs", "tab"])
+def test_coding_with_white_space_behind_it_goes_on_without(both: dict[str, Corridor], coding: bytes, variant: Variant):
+    """[SM-19] Some clients take `chunked` with a space behind it for an unknown coding, and read chunks as body."""
+    corridor = start(both, variant)
+    says = _ok(b"transfer-encoding:" + coding + b"\r\n", b"2\r\nhi\r\n0\r\n\r\n")
+    corridor.do(lambda: corridor.upstream.play([says]))
+    with corridor.client() as client:
+        client.send(fill(GET, variant.form, b"app.internal"))
+        assert client.exactly(47) == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 @pytest.mark.parametrize(
     ("trailers", "arrive"),
     [
