@@ -1,4 +1,6 @@
-"""`python -m fuzz`: many cases in process; `--replay FILE`: one that was saved. `python -m fuzz.sockets` is the other half.
+"""`python -m fuzz [wire|admin|provider]`: many cases in process; `--replay FILE`: one that was saved.
+
+`python -m fuzz.sockets` is the other half.
 
 Exit code 1 where something was found; each finding is printed, made small and saved below `--keep`.
 """
@@ -12,7 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from fuzz.campaign import Outcome, campaign
+from fuzz.campaign import TARGETS, Outcome, campaign
 from fuzz.case import load
 from fuzz.judge import problems
 from fuzz.world import World
@@ -24,11 +26,11 @@ def main() -> int:
     """Run what the command line asks for."""
     arguments = _arguments()
     if arguments.replay:
-        return _replay(arguments.replay)
+        return _replay(arguments.target, arguments.replay)
     total = Outcome()
     began, shown = time.monotonic(), time.monotonic()
     shares = [
-        (arguments.seed, at, min(at + SHARE, arguments.first + arguments.count))
+        (arguments.target, arguments.seed, at, min(at + SHARE, arguments.first + arguments.count))
         for at in range(arguments.first, arguments.first + arguments.count, SHARE)
     ]
     with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
@@ -50,17 +52,18 @@ def main() -> int:
 
 
 def _say(total: Outcome, seconds: float) -> None:
-    print(
-        f"{total.cases} cases in {seconds:.0f} s ({total.cases / seconds:.0f}/s): {total.begun} requests taken, "
-        f"{total.forwarded} forwarded whole, {total.responses} upstream responses, {total.good} good requests between, "
-        f"{len(total.findings)} found",
-        flush=True,
-    )
+    happened = "".join(f"{count} {what}, " for what, count in total.tally.items())
+    rate = f"{total.cases} cases in {seconds:.0f} s ({total.cases / seconds:.0f}/s)"
+    print(f"{rate}: {happened}{len(total.findings)} found", flush=True)
 
 
-def _replay(path: Path) -> int:
+def _replay(target: str, path: Path) -> int:
     case = load(path)
     print(case.dump())
+    if target != "wire":
+        found = TARGETS[target].stage().problems(case)
+        print("\n".join(found) or "nothing wrong")
+        return 1 if found else 0
     world = World()
     found = problems(world, case)
     for peer in world.peers:
@@ -73,6 +76,7 @@ def _replay(path: Path) -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
+    parser.add_argument("target", nargs="?", choices=sorted(TARGETS), default="wire", help="what is fuzzed (wire)")
     parser.add_argument("--count", type=int, default=1_000_000, help="cases (default: one million)")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=1)

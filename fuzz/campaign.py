@@ -6,15 +6,16 @@ import gc
 import hashlib
 import os
 import sys
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from fuzz import admin, provider
 from fuzz.judge import problems
 from fuzz.mutate import make
 from fuzz.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fuzz.case import Case
@@ -39,52 +40,90 @@ class Finding(NamedTuple):
         return path
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run did."""
+class Outcome(NamedTuple):
+    """What a run did, and how often what happened in it."""
 
     cases: int = 0
-    begun: int = 0
-    forwarded: int = 0
-    responses: int = 0
-    good: int = 0
+    tally: Counter[str] = Counter()  # noqa: RUF012 - never changed
     findings: tuple[Finding, ...] = ()
 
     def plus(self, other: Outcome) -> Outcome:
-        return Outcome(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        """Return both in one."""
+        return Outcome(self.cases + other.cases, self.tally + other.tally, self.findings + other.findings)
 
 
-def campaign(seed: int, first: int, end: int) -> Outcome:
+class Stage(Protocol):
+    """Where cases are played one after the other, by one process that is alone with its event loop."""
+
+    tally: Counter[str]
+
+    def problems(self, case: Case) -> list[str]:
+        """Play a case; return what is wrong with the outcome."""
+
+    def close(self) -> None:
+        """Leave the loop."""
+
+
+class Target(NamedTuple):
+    """What is fuzzed: how its cases are made, and where they are played."""
+
+    make: Callable[[int, int], Case]
+    stage: Callable[[], Stage]
+
+
+class Wire:
+    """The data path."""
+
+    def __init__(self) -> None:
+        self.tally: Counter[str] = Counter()
+        self._world = World()
+
+    def problems(self, case: Case) -> list[str]:
+        """Play a case in this world."""
+        world = self._world
+        found = problems(world, case)
+        good = sum(b"session-good" in exchange.head.all(b"x-session-id") for exchange in world.begun)
+        self.tally["requests taken"] += len(world.begun) - good
+        self.tally["forwarded whole"] += sum(len(peer.strict.requests) for peer in world.peers) - good
+        self.tally["upstream responses"] += sum(len(peer.played) for peer in world.peers)
+        self.tally["good requests between"] += good
+        return found
+
+    def close(self) -> None:
+        """Leave the loop."""
+        self._world.close()
+
+
+TARGETS = {
+    "wire": Target(make, Wire),
+    "admin": Target(admin.make, admin.Door),
+    "provider": Target(provider.make, provider.Exchanges),
+}
+
+
+def campaign(target: str, seed: int, first: int, end: int) -> Outcome:
     """Play the cases from `first` up to `end`; each process has to be alone with its event loop."""
     gc.set_threshold(50_000)
     parent = os.getppid()
-    total = Outcome(cases=end - first)
-    world = World()
-    begun = forwarded = responses = good = 0
+    made, stage = TARGETS[target].make, TARGETS[target].stage()
+    tally: Counter[str] = Counter()
     findings = []
     for number in range(first, end):
-        case = make(seed, number)
-        found = problems(world, case)
-        mine = [exchange for exchange in world.begun if b"session-good" not in exchange.head.all(b"x-session-id")]
-        begun += len(mine)
-        good += len(world.begun) - len(mine)
-        for peer in world.peers:
-            forwarded += len(peer.strict.requests)
-            responses += len(peer.played)
-        if found:
-            findings.append(Finding(number, smaller(case, found), tuple(found)))
+        case = made(seed, number)
+        found = stage.problems(case)
+        if found or number % RENEWED == RENEWED - 1 or number == end - 1:
+            tally += stage.tally
+            stage.close()
+            if found:
+                findings.append(Finding(number, smaller(TARGETS[target], case, found), tuple(found)))
+            stage = TARGETS[target].stage()
         if os.getppid() != parent:
             sys.exit("whoever asked for this has gone")
-        if found or number % RENEWED == RENEWED - 1:
-            world.close()
-            world = World()
-    world.close()
-    return replace(
-        total, begun=begun, forwarded=forwarded - good, responses=responses, good=good, findings=tuple(findings)
-    )
+    stage.close()
+    return Outcome(end - first, tally, tuple(findings))
 
 
-def smaller(case: Case, found: list[str]) -> Case:
+def smaller(target: Target, case: Case, found: list[str]) -> Case:
     """Return the smallest case like `case` that simple cuts lead to, with the same first problem."""
     kind, trials = found[0][:24], MOST_TRIALS
     shrunk = True
@@ -92,9 +131,9 @@ def smaller(case: Case, found: list[str]) -> Case:
         shrunk = False
         for candidate in _cuts(case):
             trials -= 1
-            world = World()
-            again = problems(world, candidate)
-            world.close()
+            stage = target.stage()
+            again = stage.problems(candidate)
+            stage.close()
             if again and again[0][:24] == kind:
                 case, shrunk = candidate, True
                 break

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fuzz.case import Answer, Case, Step
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SEEDS = Path(__file__).parent / "seeds"
-REQUESTS = [path.read_bytes() for path in sorted((SEEDS / "requests").glob("*.http"))]
-RESPONSES = [path.read_bytes() for path in sorted((SEEDS / "responses").glob("*.http"))]
-
 _ODD = [
     bytes([octet])
     for octet in (0, 1, 9, 10, 11, 12, 13, 32, 34, 35, 44, 47, 58, 59, 61, 64, 92, 95, 127, 128, 133, 160, 255)
@@ -52,7 +49,7 @@ _CODINGS = [
 ]  # fmt: skip
 _NAMES_OF_LENGTH = [b"Content-Length", b"content-length", b"Content-Length ", b" Content-Length", b"Content_Length", b"Content-Length\0", b"Content-Length\t", b"Content\rLength", b"\nContent-Length", b"Content-\x4cength"]  # fmt: skip
 _NAMES_OF_CODING = [b"Transfer-Encoding", b"transfer-encoding", b"Transfer-Encoding ", b" Transfer-Encoding", b"Transfer_Encoding", b"Transfer-Encoding\x0b", b"\x0bTransfer-Encoding", b"X: x\rTransfer-Encoding", b"X: x\nTransfer-Encoding", b"TE"]  # fmt: skip
-_LINES = [
+LINES = [
     b"Connection: close", b"Connection: keep-alive", b"Connection: authorization, host, content-length, transfer-encoding",
     b"Connection: x-session-id, cookie", b"Connection: upgrade", b"Connection: close, close", b"Connection: ,, ,", b"Connection:",
     b"Keep-Alive: timeout=5", b"Proxy-Connection: close", b"TE: trailers", b"Upgrade: websocket", b"Upgrade: h2c", b"HTTP2-Settings: AAA",
@@ -69,7 +66,7 @@ _LINES = [
     b"X-A: b\rX-B: c", b"X-A: b\nX-B: c", b"X-Long: " + b"a" * 300, b"X-Tab:\tx\t", b"(x): y", b'"x": y', b"X-A: \x7f", b"Sec-WebSocket-Version: 13",
     b"Content-Length: 5\r\nContent-Length: 5", b"Content-Length: 5\r\nTransfer-Encoding: chunked", b"X-Request-Id: \x80\x81", b"If-None-Match: *",
 ]  # fmt: skip
-_RESPONSE_LINES = [
+RESPONSE_LINES = [
     b"Connection: close", b"Connection: keep-alive", b"Connection: upgrade", b"Connection: content-length, set-cookie", b"Keep-Alive: timeout=5",
     b"Proxy-Authenticate: Basic", b"Set-Cookie: sidecar_session=evil", b"Set-Cookie:sidecar_session=evil; Path=/", b"Set-Cookie: a=b", b"X-Session-Id: evil",
     b"Upgrade: websocket", b'WWW-Authenticate: Bearer error="invalid_token"', b"WWW-Authenticate: Basic realm=x", b"WWW-Authenticate: Bearer, Basic",
@@ -81,7 +78,7 @@ _SIZES = [
     b"0", b"5", b"05", b"0x5", b"+5", b"-5", b" 5", b"5 ", b"5_0", b"", b"g", b"ffffffffffffffff", b"10000000000000005", b"5;a=b", b'5;a="b\r\nc"', b"5;\n",
     b"5;\0", b"5; a=b", b"5 ;a", b"5;" + b"a" * 200, b"00000000000000000005", b"5\t", b"5\r", b"5\n", b"0\r\n\r\n0", b"00", b"0;x", b"5;a=\x80", b"3", b"A", b"a",
 ]  # fmt: skip
-_TARGETS = [
+TARGETS = [
     b"/", b"/a/../b", b"/%2e%2e/x", b"/a%2fb", b"/a%5cb", b"//x", b"/a;b=c", b"/a?", b"/a?b=c%0d%0aX:y", b"/%zz", b"/a#b", b"*", b"/\xff", b"a", b"/a b", b"/a\tb",
     b"http://app.internal", b"http://app.internal?x", b"http://APP.internal:80/a", b"http://user.internal@app.internal/", b"http://app.internal:99999/", b"https://app.internal/",
     b"http://[::1]/", b"http://none.internal/a", b"http://user.internal/a", b"http:///a", b"http://app.internal\\@x/", b"ftp://app.internal/", b"/base/../a", b"/base//x",
@@ -94,7 +91,23 @@ _CHUNK_LINE = re.compile(rb"\r\n([0-9a-fA-F]+)(?:;[^\r\n]*)?\r\n")
 _FIRST_LINE = re.compile(rb"([!-~]+) ([^\r\n]*) (HTTP/1\.[01])\r\n")
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) ([^\r\n]*)\r\n")
 
-Mutation = "Callable[[random.Random, bytes, bool], bytes]"
+
+class Kind(NamedTuple):
+    """What is mutated: streams of requests or of responses, and what fits into them."""
+
+    response: bool
+    seeds: Sequence[bytes]
+    lines: Sequence[bytes]
+    targets: Sequence[bytes] = ()
+
+
+def seeds(folder: str) -> list[bytes]:
+    """Read the streams of a folder of `seeds/`."""
+    return [path.read_bytes() for path in sorted((SEEDS / folder).glob("*.http"))]
+
+
+WIRE_REQUESTS = Kind(False, seeds("requests"), LINES, TARGETS)
+WIRE_RESPONSES = Kind(True, seeds("responses"), RESPONSE_LINES)
 
 
 def _pick(rng: random.Random, choices: Sequence[bytes]) -> bytes:
@@ -105,31 +118,31 @@ def _place(rng: random.Random, data: bytes) -> int:
     return int(rng.random() * (len(data) + 1))
 
 
-def _flip(rng: random.Random, data: bytes, _response: bool) -> bytes:
+def _flip(rng: random.Random, data: bytes, _kind: Kind) -> bytes:
     at = _place(rng, data)
     return data[:at] + bytes([int(rng.random() * 256)]) + data[at + 1 :]
 
 
-def _insert(rng: random.Random, data: bytes, _response: bool) -> bytes:
+def _insert(rng: random.Random, data: bytes, _kind: Kind) -> bytes:
     at = _place(rng, data)
     return data[:at] + _pick(rng, _ODD) + data[at:]
 
 
-def _delete(rng: random.Random, data: bytes, _response: bool) -> bytes:
+def _delete(rng: random.Random, data: bytes, _kind: Kind) -> bytes:
     at = _place(rng, data)
     return data[:at] + data[at + 1 + int(rng.random() ** 4 * 20) :]
 
 
-def _cut(rng: random.Random, data: bytes, _response: bool) -> bytes:
+def _cut(rng: random.Random, data: bytes, _kind: Kind) -> bytes:
     return data[: _place(rng, data)]
 
 
-def _repeat(rng: random.Random, data: bytes, _response: bool) -> bytes:
+def _repeat(rng: random.Random, data: bytes, _kind: Kind) -> bytes:
     at, to = sorted((_place(rng, data), _place(rng, data)))
     return data[:to] + data[at:]
 
 
-def _line_end(rng: random.Random, data: bytes, _response: bool) -> bytes:
+def _line_end(rng: random.Random, data: bytes, _kind: Kind) -> bytes:
     ends = [match.start() for match in re.finditer(rb"\r\n", data)]
     if not ends:
         return data
@@ -137,7 +150,7 @@ def _line_end(rng: random.Random, data: bytes, _response: bool) -> bytes:
     return data[:at] + _pick(rng, _ENDS) + data[at + 2 :]
 
 
-def _twice(rng: random.Random, data: bytes, _response: bool) -> bytes:
+def _twice(rng: random.Random, data: bytes, _kind: Kind) -> bytes:
     """Repeat a line, there or elsewhere."""
     ends = _line_ends(data)
     if len(ends) < 2:
@@ -151,11 +164,11 @@ def _line_ends(data: bytes) -> list[int]:
     return [match.end() for match in re.finditer(rb"\r\n", data)]
 
 
-def _add_line(rng: random.Random, data: bytes, response: bool) -> bytes:
-    return _put_line(rng, data, _pick(rng, _RESPONSE_LINES if response else _LINES))
+def _add_line(rng: random.Random, data: bytes, kind: Kind) -> bytes:
+    return _put_line(rng, data, _pick(rng, kind.lines))
 
 
-def _add_framing(rng: random.Random, data: bytes, _response: bool) -> bytes:
+def _add_framing(rng: random.Random, data: bytes, _kind: Kind) -> bytes:
     if rng.random() < 0.5:
         line = (
             _pick(rng, _NAMES_OF_LENGTH[:2] if rng.random() < 0.6 else _NAMES_OF_LENGTH) + b": " + _pick(rng, _LENGTHS)
@@ -173,38 +186,38 @@ def _put_line(rng: random.Random, data: bytes, line: bytes) -> bytes:
     return data[:at] + line + b"\r\n" + data[at:]
 
 
-def _framing_value(rng: random.Random, data: bytes, response: bool) -> bytes:
+def _framing_value(rng: random.Random, data: bytes, kind: Kind) -> bytes:
     match = re.search(rb"(?i)(content-length|transfer-encoding): *([^\r\n]*)", data)
     if match is None:
-        return _add_framing(rng, data, response)
+        return _add_framing(rng, data, kind)
     values = _LENGTHS if match[1][:1] in b"cC" else _CODINGS
     return data[: match.start(2)] + _pick(rng, values) + data[match.end(2) :]
 
 
-def _chunk(rng: random.Random, data: bytes, response: bool) -> bytes:
+def _chunk(rng: random.Random, data: bytes, kind: Kind) -> bytes:
     lines = list(_CHUNK_LINE.finditer(data))
     if not lines:
-        return _framing_value(rng, data, response)
+        return _framing_value(rng, data, kind)
     line = lines[int(rng.random() * len(lines))]
     return data[: line.start() + 2] + _pick(rng, _SIZES) + data[line.end() - 2 :]
 
 
-def _start_line(rng: random.Random, data: bytes, response: bool) -> bytes:
-    match = (_STATUS_LINE if response else _FIRST_LINE).search(data)
+def _start_line(rng: random.Random, data: bytes, kind: Kind) -> bytes:
+    match = (_STATUS_LINE if kind.response else _FIRST_LINE).search(data)
     if match is None:
-        return _flip(rng, data, response)
-    group = 1 + int(rng.random() * (2 if response else 3))
-    choices = ((_VERSIONS, _STATUSES) if response else (_METHODS, _TARGETS, _VERSIONS))[group - 1]
+        return _flip(rng, data, kind)
+    group = 1 + int(rng.random() * (2 if kind.response else 3))
+    choices = ((_VERSIONS, _STATUSES) if kind.response else (_METHODS, kind.targets, _VERSIONS))[group - 1]
     return data[: match.start(group)] + _pick(rng, choices) + data[match.end(group) :]
 
 
-def _splice(rng: random.Random, data: bytes, response: bool) -> bytes:
-    other = _pick(rng, RESPONSES if response else REQUESTS)
+def _splice(rng: random.Random, data: bytes, kind: Kind) -> bytes:
+    other = _pick(rng, kind.seeds)
     return data[: _place(rng, data)] + other[_place(rng, other) :]
 
 
-def _append(rng: random.Random, data: bytes, response: bool) -> bytes:
-    return data + _pick(rng, RESPONSES if response else REQUESTS)
+def _append(rng: random.Random, data: bytes, kind: Kind) -> bytes:
+    return data + _pick(rng, kind.seeds)
 
 
 _MUTATIONS = [
@@ -213,13 +226,13 @@ _MUTATIONS = [
 ]  # fmt: skip
 
 
-def stream(rng: random.Random, response: bool, most: int = 4) -> bytes:
+def stream(rng: random.Random, kind: Kind, most: int = 4) -> bytes:
     """Return a mutated stream: one seed or some, with up to `most` mutations."""
-    data = _pick(rng, RESPONSES if response else REQUESTS)
-    while rng.random() < 0.25 and not response:
-        data += _pick(rng, REQUESTS)
+    data = _pick(rng, kind.seeds)
+    while rng.random() < 0.25 and not kind.response:
+        data += _pick(rng, kind.seeds)
     for _ in range(int(rng.random() ** 2 * (most + 1))):
-        data = _MUTATIONS[int(rng.random() * len(_MUTATIONS))](rng, data, response)
+        data = _MUTATIONS[int(rng.random() * len(_MUTATIONS))](rng, data, kind)
     return data
 
 
@@ -235,10 +248,22 @@ def pieces(rng: random.Random, data: bytes) -> list[bytes]:
 
 
 def make(seed: int, number: int) -> Case:
-    """Return case `number` of `seed`."""
-    rng = random.Random(seed << 40 | number)
+    """Return case `number` of `seed` for the data path."""
+    rng = numbered(seed, number)
+    caller = caller_steps(rng, WIRE_REQUESTS)
+    count = 0 if rng.random() < 0.35 else 1 + int(rng.random() * 2.2)
+    return Case(caller, tuple(answer(rng, WIRE_RESPONSES) for _ in range(count)), rng.random() < 0.05)
+
+
+def numbered(seed: int, number: int) -> random.Random:
+    """Return the chances of one case."""
+    return random.Random(seed << 40 | number)
+
+
+def caller_steps(rng: random.Random, kind: Kind) -> tuple[Step, ...]:
+    """Return what one caller does: a mutated stream in pieces, with events between and behind them."""
     caller: list[Step] = []
-    for piece in pieces(rng, stream(rng, False)):
+    for piece in pieces(rng, stream(rng, kind)):
         caller.append(piece)
         if rng.random() < 0.3:
             caller.append("turn")
@@ -246,17 +271,17 @@ def make(seed: int, number: int) -> Case:
         caller.insert(int(rng.random() * (len(caller) + 1)), _event(rng))
     if rng.random() < 0.1:
         caller.append("eof" if rng.random() < 0.7 else "reset")
-    count = 0 if rng.random() < 0.35 else 1 + int(rng.random() * 2.2)
-    return Case(tuple(caller), tuple(_answer(rng) for _ in range(count)), rng.random() < 0.05)
+    return tuple(caller)
 
 
 def _event(rng: random.Random) -> str:
     return ("slow", "slow", "read", "turn", "wait", "eof")[int(rng.random() * 6)]
 
 
-def _answer(rng: random.Random) -> Answer:
+def answer(rng: random.Random, kind: Kind) -> Answer:
+    """Return what a server does about one request."""
     steps: list[Step] = []
-    for piece in pieces(rng, stream(rng, True, 3)):
+    for piece in pieces(rng, stream(rng, kind, 3)):
         steps.append(piece)
         if rng.random() < 0.3:
             steps.append("turn")

@@ -22,7 +22,7 @@ from pathlib import Path
 import uvloop
 
 from fuzz.far_side import HAPROXY, NGINX, Backend, NginxLog, Tap, differences, haproxy, nginx
-from fuzz.mutate import pieces, stream
+from fuzz.mutate import WIRE_REQUESTS, pieces, stream
 from fuzz.reading import StrictError, h11_requests, read_responses
 from tests.support import process as processes
 from tests.support.process import Backdrop, Process
@@ -70,7 +70,7 @@ class Run:
     async def one(self, number: int) -> None:
         """Send one mutated stream, read what comes, and follow a whole one by a good request."""
         rng = random.Random(self.seed << 40 | number)
-        data = _to_two_servers(rng, stream(rng, False))
+        data = _to_two_servers(rng, stream(rng, WIRE_REQUESTS))
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             parts = pieces(rng, data)

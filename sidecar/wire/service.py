@@ -214,6 +214,9 @@ class Connection(asyncio.Protocol):
         return True
 
     def _begin(self, head: RequestHead) -> None:
+        hosts = len(head.all(b"host"))
+        if hosts > 1 or (head.minor and not hosts):  # RFC 9112 section 3.2
+            raise Refusal("bad_request", "The request needs exactly one Host header.")
         framing = request_framing(head)
         self._keep = self._keep and head.minor == 1 and persists(head.headers, 1)
         if framing.length > self._office.body_limit:
