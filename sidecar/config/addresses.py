@@ -130,6 +130,8 @@ def bind(text: str) -> Address:
 
 
 def _socket(path: str) -> Address:
+    if path.startswith("//"):  # unix:///run/x.sock, as other programs write it
+        path = "/" + path.lstrip("/")
     if not path.startswith("/") or path.endswith("/"):
         raise Misfit(hint="unix: is followed by the socket's absolute path")
     if len(path.encode()) > _LONGEST_SOCKET:
@@ -169,7 +171,7 @@ def upstream(text: str) -> Upstream:
     scheme, authority, path, query, fragment = _split(text)
     if query or fragment:
         raise Misfit(hint="an upstream has no query and no fragment")
-    if any(segment in {".", ".."} for segment in path.split("/")):
+    if any(segment in {".", ".."} for segment in re.sub("%2[eE]", ".", path).split("/")):
         raise Misfit(hint="an upstream's path has no dot segments")
     name, port = _place(authority)
     return Upstream(Origin(scheme, host(name), port or DEFAULT_PORTS[scheme]), path.rstrip("/"))
@@ -186,9 +188,11 @@ def url(text: str) -> str:
 
 def issuer(text: str) -> str:
     """Return an issuer identifier as written (RFC 8414 section 2: no query, no fragment)."""
-    _scheme, _authority, _path, query, fragment = _split(text)
+    _scheme, _authority, path, query, fragment = _split(text)
     if query or fragment:
         raise Misfit(hint="an issuer has no query and no fragment")
+    if "/.well-known/" in path:
+        raise Misfit(hint="write the issuer alone: its metadata under /.well-known/ are found from it")
     return url(text)
 
 

@@ -26,9 +26,13 @@ def read(document: Document, parsed: Parsed, value: Any) -> None:
         return
     for key in value.keys() - schema.CallersKeys.model_fields.keys():
         unknown(document, ("callers", key), schema.CallersKeys)
+    parsed.sessions_given = "session" in value
     if "session" in value and value["session"] is not BROKEN:
         parsed.sessions = _sessions(document, value["session"])
     apps = value.get("apps", {})
+    if apps == {} and "apps" in value:
+        hint = "an app is `NAME: {basic: ${KEY}}`; leave the key out to take anyone on loopback for the application"
+        document.report(("callers", "apps"), "expected at least one app", hint)
     if isinstance(apps, dict):
         for name, item in apps.items():
             if named(document, ("callers", "apps", name)):
@@ -45,8 +49,15 @@ def _sessions(document: Document, value: Any) -> list[SessionKind] | None:
         document.report(("callers", "session"), "expected a list of places", hint, found=True)
         return None
     found = [_kind(document, ("callers", "session", at), SESSION_KINDS, item) for at, item in enumerate(value)]
+    for at, kind in enumerate(found):
+        if kind is not None and any(_same_place(kind, other) for other in found[:at]):
+            document.report(("callers", "session", at), "this place stands in the list already", "keep one of the two")
     kinds_read = [kind for kind in found if kind is not None]
     return kinds_read if kinds_read or not value else None
+
+
+def _same_place(one: SessionKind, other: SessionKind | None) -> bool:
+    return other is not None and (one.cookies, one.carriers) == (other.cookies, other.carriers)
 
 
 def _kind(document: Document, path: Path, known: Mapping[str, type], value: Any, **more: str) -> Any:

@@ -46,7 +46,7 @@ def compiled(parsed: Parsed, absolute: Callable[[str], str]) -> Settings:
     """Return the settings. `absolute` turns the name of a file in the configuration into an absolute one."""
     single = parsed.single
     providers = {name: _provider(name, entry.model, absolute) for name, entry in parsed.providers.items()}
-    sessions = _default_sessions() if parsed.sessions is None else tuple(parsed.sessions)
+    sessions = default_sessions() if parsed.sessions is None else tuple(parsed.sessions)
     made: dict[str, Any] = {
         "listeners": tuple(_with(Listener, entry.model) for entry in parsed.listeners) or None,
         "admin": _part(Admin, single.get("admin")),
@@ -65,7 +65,8 @@ def compiled(parsed: Parsed, absolute: Callable[[str], str]) -> Settings:
     return Settings(**{key: value for key, value in made.items() if value is not None})
 
 
-def _default_sessions() -> tuple[SessionKind, ...]:
+def default_sessions() -> tuple[SessionKind, ...]:
+    """Return where the session's id is looked for when the file does not say."""
     return tuple(SESSION_KINDS[keyword](name) for keyword, name in DEFAULT_SESSIONS)
 
 

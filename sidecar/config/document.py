@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _NOTHING = "write one, or leave the key out where it has a default; what belongs to a key is indented below it"
 _VARIABLE = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*\Z")
+_QUOTES = frozenset(
+    "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u2039\u203a\u2033\uff02"
+)  # typographic ones
 _SIMPLE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -46,7 +49,7 @@ class Document:
             if flaw.dropped is not None:
                 lines.hide(flaw.dropped.start, flaw.dropped.end)
         for flaw in flaws:
-            self._add(flaw.spot, 1, flaw.path, flaw.message, flaw.hint)
+            self._add(flaw.spot, flaw.width, flaw.path, flaw.message, flaw.hint)
 
     @cached_property
     def _hidden(self) -> frozenset[int]:
@@ -65,9 +68,16 @@ class Document:
                 return {key: convert(entry, (*path, key)) for key, entry in node.entries.items()}
             if isinstance(node, Sequence):
                 return [convert(item, (*path, index)) for index, item in enumerate(node.items)]
+            if node.plain and node.text[:1] in _QUOTES:
+                return self._quoted(path)
             return self._text(node, path, memo, expand) if "$" in node.text else self._plain(node, path)
 
         return convert(self._root, ())
+
+    def _quoted(self, path: Path) -> Any:
+        hint = "write straight quotes; where the marks belong to the text, put straight quotes around them"
+        self.report(path, "typographic quotation marks quote nothing in YAML", hint)
+        return BROKEN
 
     def _plain(self, node: Scalar, path: Path) -> Any:
         if node.null:

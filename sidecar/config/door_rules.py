@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.config import addresses
+from sidecar.config.compiling import default_sessions
 from sidecar.config.finding import Finding, World, spot
 from sidecar.config.problems import near, quoted
 from sidecar.settings import Address, Admin, Login, Settings
@@ -53,7 +54,8 @@ def apps_have_their_own_proofs(parsed: Parsed, _world: World) -> Iterator[Findin
 
 def proofs_are_no_sessions(parsed: Parsed, _world: World) -> Iterator[Finding]:
     """One header line cannot hold an app's key and a session's id."""
-    taken = {carrier for session in parsed.sessions or () for carrier in session.carriers}
+    sessions = parsed.sessions if parsed.sessions_given else default_sessions()
+    taken = {carrier for session in sessions or () for carrier in session.carriers}
     for name, kind in parsed.apps.items():
         if kind is not None and kind.carriers & taken:
             message = "this header holds the session's id already (callers.session)"
@@ -64,19 +66,17 @@ def upstreams_are_elsewhere(parsed: Parsed, _world: World) -> Iterator[Finding]:
     """Refuse routes to the sidecar itself: a loop, or a way round the admin token."""
     for route in parsed.routes:
         if route.model.upstream is not None:
-            for what, address in _own_addresses(parsed):
-                if _reaches(route.model.upstream.origin, address):
-                    yield Finding(route.at("upstream"), f"this is the sidecar's own {what}", "name the API itself")
+            for door in _doors(parsed):
+                if _reaches(route.model.upstream.origin, door.bind):
+                    yield Finding(route.at("upstream"), f"this is the sidecar's own {door.what}", "name the API itself")
 
 
-def _own_addresses(parsed: Parsed) -> Iterator[tuple[str, Address]]:
-    for _path, bind in _listener_binds(parsed):
-        yield "listener", bind
-    admin = _admin_bind(parsed)
-    if admin is not None:
-        yield "admin address", admin
-    for _path, login in _login_place(parsed):
-        yield "sign-in address", login
+class Door(NamedTuple):
+    """One address of the sidecar: the key that names it, None for a default, and what is there."""
+
+    path: Path | None
+    bind: Address
+    what: str
 
 
 def _reaches(origin: Origin, address: Address) -> bool:
@@ -87,12 +87,12 @@ def _reaches(origin: Origin, address: Address) -> bool:
     return origin.host == address.host or (local and ours)
 
 
-def _listener_binds(parsed: Parsed) -> Iterator[tuple[Path, Address]]:
+def _listeners(parsed: Parsed) -> Iterator[Door]:
     if "listeners" not in parsed.given:
-        yield from (((), listener.bind) for listener in Settings().listeners)
+        yield from (Door(None, listener.bind, "listener") for listener in Settings().listeners)
     for entry in parsed.listeners:
         if entry.model.bind is not None:
-            yield entry.at("bind"), entry.model.bind
+            yield Door(entry.at("bind"), entry.model.bind, "listener")
 
 
 def _admin_bind(parsed: Parsed) -> Address | None:
@@ -110,42 +110,48 @@ def listeners_are_there(parsed: Parsed, world: World) -> Iterator[Finding]:
     """At least one listener; the folder of a unix socket exists."""
     if "listeners" in parsed.given and not parsed.listeners:
         yield Finding(("listeners",), "expected at least one listener", "leave the key out for 127.0.0.1:8080")
-    for path, bind in _all_binds(parsed):
+    for path, bind, _what in _doors(parsed):
         folder = str(PurePosixPath(bind.path).parent)
-        if bind.path and not world.is_folder(folder):
+        if path and bind.path and not world.is_folder(folder):
             yield Finding(path, f"the socket's folder {quoted(folder)} does not exist", "create it first")
 
 
-def _admin_place(parsed: Parsed) -> list[tuple[Path, Address]]:
-    bind = _admin_bind(parsed)
-    return [] if bind is None else [(("admin", "bind") if "admin" in parsed.given else (), bind)]
+def _admin(parsed: Parsed) -> Iterator[Door]:
+    bind, admin = _admin_bind(parsed), parsed.single.get("admin")
+    if bind is not None:
+        yield Door(("admin", "bind") if admin is not None and admin.model.bind else None, bind, "admin address")
 
 
-def _login_place(parsed: Parsed) -> list[tuple[Path, Address]]:
+def _login(parsed: Parsed) -> Iterator[Door]:
     login = parsed.single.get("login")
-    if login is None or (login.model.bind is None and "bind" in login.given):
-        return []
-    return [(login.at("bind") if "bind" in login.given else login.path, login.model.bind or LOGIN_BIND)]
+    if login is not None and (login.model.bind is not None or "bind" not in login.given):
+        yield Door(login.at("bind") if login.model.bind else None, login.model.bind or LOGIN_BIND, "sign-in address")
 
 
-def _all_binds(parsed: Parsed) -> list[tuple[Path, Address]]:
-    return [*_listener_binds(parsed), *_admin_place(parsed), *_login_place(parsed)]
+def _doors(parsed: Parsed) -> list[Door]:
+    return [*_listeners(parsed), *_admin(parsed), *_login(parsed)]
 
 
 def addresses_differ(parsed: Parsed, _world: World) -> Iterator[Finding]:
-    """Two doors cannot share one address."""
-    seen: list[Address] = []
-    for path, bind in _all_binds(parsed):
-        if any(_same_address(bind, other) for other in seen):
-            yield Finding(path or ("listeners",), "another listener has this address already", "choose another port")
-        seen.append(bind)
+    """Two doors cannot share one address. Of two the one is told that the file names, and the later one."""
+    written = [door for door in _doors(parsed) if door.path is not None]
+    others = [door for door in _doors(parsed) if door.path is None]
+    for at, door in enumerate(written):
+        for other in (*others, *written[:at]):
+            if _same_address(door.bind, other.bind):
+                where = "" if other.path else f", by default at {other.bind}"
+                hint = "choose another port" if not door.bind.path else "choose another path"
+                yield Finding(door.path or (), f"the {other.what} has this address already{where}", hint)
+                break
 
 
 def _same_address(one: Address, other: Address) -> bool:
     if one.path or other.path:
         return one.path == other.path
-    shared = one.host == other.host or addresses.is_everywhere(one.host) or addresses.is_everywhere(other.host)
-    return one.port == other.port != 0 and shared
+    hosts = {one.host, other.host}
+    everywhere = any(map(addresses.is_everywhere, hosts))
+    loopback = "localhost" in hosts and all(map(addresses.is_loopback, hosts))
+    return one.port == other.port != 0 and (len(hosts) == 1 or everywhere or loopback)
 
 
 def admin_is_guarded(parsed: Parsed, _world: World) -> Iterator[Finding]:

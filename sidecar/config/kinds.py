@@ -80,9 +80,15 @@ def choice(*words: str, later: Sequence[str] = ()) -> Reads:
             return text
         if text in later:
             raise Misfit(f"expected {either(words)}: this one is not supported by this version")
-        raise Misfit(hint=near(text, words))
+        raise Misfit(hint=near(text, words) or _part(text, words))
 
     return Reads(parse, either(words), {"anyOf": [{"enum": list(words)}, REFERENCE]})
+
+
+def _part(text: str, words: Sequence[str]) -> str:
+    """Return the hint where one word alone holds the text, or is held by it: `basic`, `application`."""
+    found = [word for word in words if text and (text.lower() in word or word in text.lower())]
+    return near(found[0], found) if len(found) == 1 else ""
 
 
 def _text(text: str) -> str:
@@ -93,7 +99,7 @@ def _text(text: str) -> str:
 
 def _secret(text: str) -> Secret:
     if not text.strip():
-        raise Misfit("expected a secret, found an empty value", "is the variable or file empty?")
+        raise Misfit("expected a secret that is not empty", "is the variable or file empty?")
     if text != text.strip():
         raise Misfit(
             "expected a secret without spaces around it", "is there a stray space or line in the variable or file?"
@@ -118,6 +124,8 @@ def _matches(pattern: re.Pattern[str], hint: str) -> Callable[[str], str]:
 
 def _scopes(text: str) -> frozenset[str]:
     words = text.split()
+    if not words:
+        raise Misfit(hint="leave the key out to let the provider decide")
     if not all(_SCOPE_TOKEN.match(word) and not word.endswith(",") for word in words):
         raise Misfit(hint="scopes are separated by spaces, or are entries of a list (RFC 6749 section 3.3)")
     return frozenset(words)
@@ -127,6 +135,8 @@ def _method(text: str) -> str:
     addresses.token(text)
     if text == "CONNECT":
         raise Misfit(hint="CONNECT is no route's business; see tunnels.allow")
+    if text == "*":
+        raise Misfit(hint="leave methods out for all of them")
     if text != text.upper():
         raise Misfit(hint=near(text, ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]))
     return text
@@ -230,11 +240,13 @@ Scopes = Annotated[
     list[Annotated[frozenset[str], Reads(_scopes, "scopes such as profiles.read")]],
     BeforeValidator(_list_of_one),
     WithJsonSchema(_ONE_OR_MORE),
+    Field(min_length=1),
 ]
 Resources = Annotated[
     list[Annotated[str, Reads(addresses.resource, "a URI such as https://api.example.com")]],
     BeforeValidator(_list_of_one),
     WithJsonSchema(_ONE_OR_MORE),
+    Field(min_length=1),
 ]
 Pseudonym = Annotated[
     str,

@@ -11,18 +11,20 @@ from sidecar.config.compiling import compiled
 from sidecar.config.document import Document, unreadable
 from sidecar.config.finding import World
 from sidecar.config.lines import Lines
-from sidecar.config.problems import ConfigError, Problem
+from sidecar.config.problems import ConfigError, Problem, quoted
 from sidecar.config.reading import LARGEST, Flaw, Node, UnreadableError, decode, read
+from sidecar.config.reading import Mapping as MappingNode
 from sidecar.config.references import Files, expand
 from sidecar.config.rules import judge
 from sidecar.config.sections import Parsed, parse
+from sidecar.settings import KIB, MIB
 from sidecar.stores import STORES, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sidecar.model import Secret
-    from sidecar.settings import Settings, Tls
+    from sidecar.settings import Limits, Settings, Tls
 
 
 def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
@@ -35,6 +37,8 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
     files = Files(Path(name).parent)
     document = Document(lines, root, flaws)
     parsed = parse(document, document.data(partial(expand, environ=environ, read=files.text)))
+    if not isinstance(root, MappingNode):
+        raise ConfigError(document.problems)
     for finding in judge(parsed, _world(files)):
         document.report(finding.path, finding.message, finding.hint, key=finding.key, found=finding.found)
     document.finish()
@@ -99,8 +103,23 @@ def _warnings(settings: Settings, files: Files, bare: list[str]) -> list[str]:
         *(f"every user of this machine can read the file {name}" for name in sorted(files.open_to_all)),
         *(f"{place} is kept as it stands: a variable is written ${{NAME}}, a dollar sign alone $$" for place in bare),
         *(f"the * in the path of route {name} is a plain character: a path takes all below it" for name in starred),
+        *(f"the comma is part of the scope {scope}: scopes are separated by spaces" for scope in _commas(settings)),
+        *_unusable(settings.limits),
         *(f"the token of route {name} may travel unencrypted (insecure)" for name in _exposed(settings)),
     ]
+
+
+def _commas(settings: Settings) -> list[str]:
+    asked = [route.spec.scopes for route in settings.routes if route.spec]
+    asked += [frozenset(settings.login.scopes)] if settings.login else []
+    return sorted({quoted(scope) for scopes in asked for scope in scopes if "," in scope})
+
+
+def _unusable(limits: Limits) -> Iterator[str]:
+    """Yield the sizes that leave no room for any request: a unit is missing."""
+    for name, value, least in (("headers", limits.headers, KIB), ("memory", limits.memory, 48 * MIB)):
+        if value and value < least:
+            yield f"limits.{name} of {value} bytes leaves no room for any request: is its unit missing?"
 
 
 def _exposed(settings: Settings) -> list[str]:

@@ -27,6 +27,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 _REFERENCE = re.compile(r"\$\{[^{}\r\n]*\}")
 _SHIELD = {ord(c): 0xE000 + ord(c) for c in "{}[],:#"}
 _UNSHIELD = {shielded: plain for plain, shielded in _SHIELD.items()}
+_ODD_SPACE = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u3000]")
 _NULLS = frozenset(["", "~", "null", "Null", "NULL"])
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
@@ -95,6 +96,7 @@ class Flaw(NamedTuple):
     message: str
     hint: str = ""
     dropped: Any = None
+    width: int = 1
 
 
 class UnreadableError(Exception):
@@ -144,17 +146,42 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> UnreadableError:
     spot = At(mark.line, mark.column) if mark else At(0, 0)
     lines = LINE_BREAK.split(text)
     line = lines[min(spot.line, len(lines) - 1)]
-    indent = line[: len(line) - len(line.lstrip())]
-    hint = ""
-    if "\t" in indent or line[spot.column : spot.column + 1] == "\t":
-        hint = "indent with spaces: YAML allows no tabs there"
-    elif line[spot.column - 1 : spot.column] == "*" or line[spot.column : spot.column + 1] in {"@", "`", "%"}:
-        hint = "put quotes around a text that begins with *, @, ` or %"
-    elif error.context_mark and error.context_mark.line != spot.line:
+    hint = _character_hint(line, spot.column)
+    if not hint and error.context_mark and error.context_mark.line != spot.line:
         hint = f"it began at line {error.context_mark.line + 1}: look there for a missing quote, bracket or space"
-    elif "${" in line:
+    elif not hint and "${" in line:
         hint = "is every ${…} of this line closed, inside its quotes?"
+    hint = hint or _quotes_hint(line[max(0, spot.column - 1) : spot.column], line[spot.column : spot.column + 1])
     return UnreadableError(spot, f"not valid YAML: {error.problem or 'cannot be read'}", hint)
+
+
+def _character_hint(line: str, column: int) -> str:
+    """Say which character of the line cannot stand there."""
+    indent, here = line[: len(line) - len(line.lstrip())], line[column : column + 1]
+    odd = odd_space(line)
+    if "\t" in indent or here == "\t":
+        return "indent with spaces: YAML allows no tabs there"
+    if odd:
+        return odd
+    if line[column - 1 : column] == "*" or here in {"@", "`", "%"}:
+        return "put quotes around a text that begins with *, @, ` or %"
+    return ""
+
+
+def odd_space(text: str) -> str:
+    """Say which white space of the text is none to YAML, or nothing."""
+    odd = _ODD_SPACE.search(text)
+    return (
+        f"character {odd.start() + 1} is a space, but no plain one (U+{ord(odd[0]):04X}): type it anew" if odd else ""
+    )
+
+
+def _quotes_hint(before: str, here: str) -> str:
+    if here == ":" and before:
+        return "put quotes around a text that holds a colon and a space"
+    if here in {"[", "]", "{", "}"} and before.strip():
+        return "inside […] and {…}, put quotes around a text that holds brackets or braces"
+    return ""
 
 
 class _Composer:
@@ -246,7 +273,8 @@ class _Composer:
             message = f"the key stands here a second time, first at {first.line + 1}:{first.column + 1}"
             hint = "keep one of the two"
         if message:
-            self.flaws.append(Flaw((*path, key.text), key.start, message, hint, value))
+            width = key.end.column - key.start.column if key.end.line == key.start.line else 1
+            self.flaws.append(Flaw((*path, key.text), key.start, message, hint, value, width))
         return not message
 
 

@@ -19,9 +19,15 @@ _TOKEN_KEYS = ("provider", "grant", "scope", "audience", "resource", "params", "
 
 def routes_are_there(parsed: Parsed, _world: World) -> Iterator[Finding]:
     """Nothing at all to do is a mistake: an ordinary proxy says `unmatched: forward` or allows tunnels."""
-    idle = parsed.single.get("unmatched") != "forward" and "tunnels" not in parsed.given
-    if idle and "routes" not in parsed.given:
+    tunnels = parsed.single.get("tunnels")
+    tunnelled = "tunnels" in parsed.given and (tunnels is None or tunnels.allow != [])
+    if parsed.single.get("unmatched") == "forward" or tunnelled:
+        return
+    if "routes" not in parsed.given:
         yield Finding(("routes",), "is missing: without routes nothing is forwarded")
+    elif parsed.no_routes:
+        hint = "an ordinary proxy says `unmatched: forward`"
+        yield Finding(("routes",), "expected at least one route: without routes nothing is forwarded", hint)
 
 
 def providers_are_known(parsed: Parsed, _world: World) -> Iterator[Finding]:

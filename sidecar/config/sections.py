@@ -44,6 +44,7 @@ class Parsed:
     """What could be read. `sessions` is None where the file leaves them out, or where none could be read.
 
     An app that could not be read has its name and None. `apps_unread` says that the apps could not be read at all.
+    `no_routes` says that the file has the key and an empty list.
     """
 
     single: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +52,9 @@ class Parsed:
     listeners: list[Entry] = field(default_factory=list)
     providers: dict[str, Entry] = field(default_factory=dict)
     routes: list[Entry] = field(default_factory=list)
+    no_routes: bool = False
     sessions: list[SessionKind] | None = None
+    sessions_given: bool = False
     apps: dict[str, AppKind | None] = field(default_factory=dict)
     apps_unread: bool = False
 
@@ -85,6 +88,7 @@ def _section(document: Document, parsed: Parsed, key: str, value: Any) -> None:
         parsed.listeners = list(_entries(document, (key,), ListenerKeys, value, list))
     elif key == "routes":
         parsed.routes = list(_entries(document, (key,), RouteKeys, value, list))
+        parsed.no_routes = value == []
     elif key == "providers":
         parsed.providers = _providers(document, value)
     elif key in _ENTRIES:

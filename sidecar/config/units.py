@@ -7,7 +7,8 @@ from typing import Literal
 
 from sidecar.config.problems import Misfit, near
 
-_NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)[ ]?([A-Za-z]*)\Z")
+_NUMBER = re.compile(r"((?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?)[ ]?([A-Za-z]*)\Z")
+_ZERO = re.compile(r"0[0-9]")
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
@@ -28,7 +29,7 @@ def duration(text: str) -> float:
     """Return seconds: `500ms`, `2s`, `5m`, `1h`, `7d`, a plain number is seconds. More than 0."""
     found = _NUMBER.match(text)
     if not found or found[2] not in _SECONDS:
-        raise Misfit(hint="a plain number is seconds; units are ms, s, m, h and d")
+        raise Misfit(hint=_octal(text) or "one number and one unit: ms, s, m, h or d; a plain number is seconds")
     return _within(float(found[1]) * _SECONDS[found[2]], LONGEST, DURATION)
 
 
@@ -36,7 +37,7 @@ def size(text: str) -> int:
     """Return bytes: `64KiB` is 65536, `64KB` is 64000, a plain number is bytes. More than 0, and whole."""
     found = _NUMBER.match(text)
     if not found or found[2].lower() not in _BYTES:
-        raise Misfit(hint="a plain number is bytes; units are KiB, MiB, GiB and KB, MB, GB")
+        raise Misfit(hint=_octal(text) or "a plain number is bytes; units are KiB, MiB, GiB and KB, MB, GB")
     exact = float(found[1]) * _BYTES[found[2].lower()]
     if exact != int(exact):
         raise Misfit(hint="this is not a whole number of bytes")
@@ -50,7 +51,9 @@ def rate(text: str) -> int:
 
 def count(text: str) -> int:
     """Return a whole number, more than 0."""
-    if not re.fullmatch(r"[0-9]{1,12}", text):
+    if not re.fullmatch(r"0|[1-9][0-9]{0,11}", text):
+        raise Misfit(hint=_octal(text))
+    if int(text) == 0:
         raise Misfit
     return int(_within(int(text), MOST, COUNT))
 
@@ -62,6 +65,11 @@ def workers(text: str) -> int | Literal["auto"]:
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_WORKERS:
         raise Misfit(hint="one for each CPU is enough: write auto")
     return int(text)
+
+
+def _octal(text: str) -> str:
+    """Say what is wrong with `0100`: 64 to a reader of YAML 1.1, 100 to others."""
+    return "a number does not begin with 0: some readers take it for an octal one" if _ZERO.match(text) else ""
 
 
 def _within(value: float, most: float, what: str) -> float:

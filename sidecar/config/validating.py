@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sidecar.config import kinds, schema
 from sidecar.config.kinds import BROKEN
 from sidecar.config.problems import Misfit, either, near, quoted
+from sidecar.config.reading import odd_space
 
 if TYPE_CHECKING:
     from sidecar.config.document import Document
@@ -93,7 +94,7 @@ def unknown(document: Document, path: Path, model: Any, above: Any = None) -> No
     """Report a key that `model` does not have: where it belongs, what is near, or what there is."""
     known, word = keys_of(model), str(path[-1])
     misplaced = _elsewhere(word, path, model, above)
-    hints = (near(word, known, 0.85), _ASIDES.get(word), misplaced, _abroad(word), near(word, known))
+    hints = (odd_space(word), near(word, known, 0.85), _ASIDES.get(word), misplaced, _abroad(word), near(word, known))
     hint = next(filter(None, hints), None) or f"known here: {', '.join(known)}"
     document.report(path, "unknown key", hint, key=True)
 
