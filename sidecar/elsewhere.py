@@ -67,7 +67,7 @@ class Elsewhere:
     def tunnel(self, exchange: Exchange, target: Target) -> None:
         """Open a tunnel to an allowed destination (RFC 9110 section 9.3.6)."""
         self._admit(exchange)
-        if not any(_takes(tunnel, target) for tunnel in self._settings.tunnels):
+        if not any(takes(tunnel, target) for tunnel in self._settings.tunnels):
             raise Refusal("tunnel_refused", "`tunnels.allow` does not name this destination.", close=True)
         pool = self._pool(Origin("http", target.host, target.port))
         exchange.wait(self._open(exchange, pool))
@@ -117,7 +117,8 @@ class Elsewhere:
         exchange.downstream.tunnel(upstream, b"HTTP/1.1 200 Connection Established\r\n\r\n", b"")
 
 
-def _takes(tunnel: Tunnel, target: Target) -> bool:
+def takes(tunnel: Tunnel, target: Target) -> bool:
+    """Say whether an entry of `tunnels.allow` names the destination."""
     if tunnel.port != target.port:
         return False
     return target.host.endswith(tunnel.host[1:]) if tunnel.host.startswith("*.") else target.host == tunnel.host

@@ -168,7 +168,7 @@ class Lane:
         target = exchange.target
         path = target.path if target is not None else head.target
         if self._strip:
-            path = _without_segments(path, self._strip)
+            path = without_segments(path, self._strip)
         if path != b"*":
             path = self._base + path
         section = prepared.changes.apply(head.headers.section)
@@ -228,7 +228,7 @@ class Lane:
             return  # the next request of this key is told
 
 
-def _without_segments(path: bytes, count: int) -> bytes:
+def without_segments(path: bytes, count: int) -> bytes:
     """Take the first `count` segments off a path with its query."""
     bare, mark, query = path.partition(b"?")
     segments = bare.split(b"/", count + 1)
@@ -249,7 +249,7 @@ def answer(exchange: Exchange, refusal: Refusal, login_url: str | None = None) -
     `login_url` is where the user signs in: told where that is what is missing, to a browser as well. It is the
     application that sends a browser there; what asks for an API is never redirected.
     """
-    status, headers = _challenge(refusal, exchange.target, login_url)
+    status, headers = challenge(refusal, exchange.target, login_url)
     close = refusal.close or not exchange.complete or not exchange.downstream.keep_alive
     if close:
         exchange.downstream.keep_alive = False
@@ -265,7 +265,7 @@ def answer(exchange: Exchange, refusal: Refusal, login_url: str | None = None) -
     exchange.refuse(response, status)
 
 
-def _challenge(
+def challenge(
     refusal: Refusal, target: Target | None, login_url: str | None
 ) -> tuple[int, tuple[tuple[str, str], ...]]:
     """Return the status and the challenge: a proxy asks by 407, a server by 401 (RFC 9110 section 11)."""

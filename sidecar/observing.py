@@ -15,7 +15,7 @@ from sidecar import logs, status
 from sidecar.admin.prometheus import exposition
 from sidecar.admin.state import AdminState
 from sidecar.explain import explain
-from sidecar.lane import request_id
+from sidecar.lane import challenge, request_id
 
 if TYPE_CHECKING:
     from sidecar.admin.state import Readiness, Status
@@ -75,7 +75,7 @@ def explained(
 
 def refused(exchange: Exchange, refusal: Refusal, route: str) -> None:
     """Write why a request was answered by us: the caller has the same request id in its problem document."""
-    code = refusal.row.status
+    code, _ = challenge(refusal, exchange.target, None)
     tell = _log.warning if code >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
     tell("refused", request_id=request_id(exchange), route=route, code=refusal.code, status=code)
 

@@ -27,9 +27,16 @@ def ask(admin: Admin, method: str, path: str, body: Any, timeout: float) -> Answ
         response = connection.getresponse()
         return Answer(response.status, _decoded(response.read()))
     except (OSError, http.client.HTTPException) as error:
-        raise UnreachableError(f"no sidecar answers at {admin.url} ({type(error).__name__})") from None
+        raise UnreachableError(f"no sidecar answers at {admin.url} ({_why(error)})") from None
     finally:
         connection.close()
+
+
+def _why(error: OSError | http.client.HTTPException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or type(error).__name__
 
 
 def _connection(url: str, timeout: float) -> http.client.HTTPConnection:

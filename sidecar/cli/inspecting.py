@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
 import sys
 from pathlib import Path
@@ -82,7 +80,8 @@ def explain(
 ) -> None:
     """Tell what would happen to a request: route, caller, grant, scopes, token state, what would be sent.
 
-    Nothing is sent, and the token is never shown. Asks the running sidecar where there is one, else the file.
+    Nothing is sent, and the token is never shown. Asks the running sidecar where there is one, else the file; with
+    --admin it asks that sidecar alone.
     """
     question = {
         "method": method.upper(),
@@ -90,37 +89,35 @@ def explain(
         "session": common.secret_argument(session),
         "headers": [_header(line) for line in headers],
     }
-    answer = None if offline else _explained_by_running(question, where)
-    source = "the configuration file" if answer is None else "the running sidecar"
-    result = {"source": source, **(answer or _explained_by_file(question, where["config"]))}
+    source, answer = _offline(question, where) if offline else _explained(question, where)
+    result = {"source": source, **answer}
     if as_json:
         common.echo_json(result)
     else:
         click.echo("\n".join(lines_of(result)))
 
 
-def _explained_by_running(question: dict[str, Any], where: dict[str, Any]) -> dict[str, Any] | None:
+def _explained(question: dict[str, Any], where: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Ask the running sidecar; where the file alone says that there is one, and there is none, ask the file."""
+    admin = common.running(**where)
     try:
-        answer = common.running(**where).ask("POST", "/v1/explain", question)
-    except common.UnreachableError:
-        return None
+        answer = admin.ask("POST", "/v1/explain", question)
+    except common.UnreachableError as error:
+        if where["admin"] is not None:
+            common.fail(f"{error}; the file is asked by --offline")
+        click.echo(f"note: {error}", err=True)
+        return _offline(question, where)
     if not common.is_success(answer):
         common.fail(common.told(answer))
-    body: dict[str, Any] = answer.body
-    return body
+    return "the running sidecar", answer.body
 
 
-def _explained_by_file(question: dict[str, Any], config: Path | None) -> dict[str, Any]:
-    settings = common.load(common.find(config))
+def _offline(question: dict[str, Any], where: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    settings = common.load(common.find(where["config"]))
 
     from sidecar import app
 
-    answer: Any = app.explain(settings, *question.values())
-    return asyncio.run(_awaited(answer)) if inspect.isawaitable(answer) else answer
-
-
-async def _awaited(answer: Any) -> Any:
-    return await answer
+    return "the configuration file", app.explain(settings, *question.values())
 
 
 def _header(line: str) -> tuple[str, str]:
