@@ -27,9 +27,9 @@ test: $(READY)  ## Run the tests (TESTS=tests/unit for a part, JOBS=0 one after 
 slow: $(READY)  ## Run the tests that take long
 	@$(BIN)/python -m pytest -q -m slow $(TESTS)
 
-canary: $(READY)  ## Search all that the product shows in the tests of the whole program for every secret
+canary: $(READY)  ## Search all that the product shows in any test for every secret of all of them
 	@rm -rf build/canary
-	@$(BIN)/python -m pytest -q -p tests.support.canary --canary build/canary $(or $(TESTS),tests/e2e tests/wire)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -p tests.support.canary --canary build/canary $(TESTS)
 
 check: $(READY)  ## Lint, formatting, types
 	@$(BIN)/ruff check --quiet .
@@ -50,8 +50,9 @@ fuzz: $(READY)  ## Mutated messages, a million in process, 100 000 over sockets 
 
 soak: $(READY)  ## Run fleets of sidecars through what may go wrong, in full: hours (SOAK="logout --store redis" for one)
 	@set -e; if [ -n "$(SOAK)" ]; then $(BIN)/python -m soak.$(SOAK); exit; fi; \
-	for store in sqlite redis; do for program in expiries holders kills logout users; do \
-	$(BIN)/python -m soak.$$program --store $$store; done; done; $(BIN)/python -m soak.oidc_provider
+	for store in sqlite redis; do for program in expiries holders kills logout users window; do \
+	$(BIN)/python -m soak.$$program --store $$store; done; done; \
+	for program in herd floods streams oidc_provider slopes; do $(BIN)/python -m soak.$$program; done
 
 lock: build/lock/bin/pip-compile  ## Write the lock files anew
 	@echo 'resolving; this takes some minutes'

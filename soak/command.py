@@ -11,6 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from soak import canary
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -36,6 +38,9 @@ def main(run: Callable[[argparse.Namespace], Awaitable[dict[str, Any]]], argumen
     began = time.monotonic()
     figures = asyncio.run(run(arguments))
     figures["seconds"] = round(time.monotonic() - began, 1)
+    if canary.FOLDER:
+        figures["canary"] = {name: canary.found[name] for name in ("secrets", "files")}
+        figures["failures"]["secrets_shown"] = canary.found["hits"]
     failures = {name: value for name, value in figures.pop("failures").items() if value}
     print(json.dumps({"ok": not failures, **figures, **({"failures": failures} if failures else {})}), flush=True)
     sys.exit(1 if failures else 0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import random
 import signal
 import sys
@@ -28,6 +29,7 @@ from soak.losses import Reuse
 
 CLIENT = Client("legacy-app", "soak-client-secret")
 SCOPE = "profiles.read"
+KEEPS = bool(os.environ.get("CANARY"))  # whether every token is remembered, for a search
 OVERTIME = 5.0
 """Seconds after the expiry for which the upstream takes a token, more than most would: the machine may be that slow."""
 
@@ -101,6 +103,8 @@ class FarSide:
         self.watched: dict[str, list[float]] = defaultdict(list)
         self.strict = False
         self.cleared = 0  # requests in earlier books
+        self.forgotten: list[str] = []
+        self.subjects: set[str] = set()
         self.port = 0
 
     @property
@@ -141,6 +145,7 @@ class FarSide:
         return getattr(self, "do_" + name)(**arguments)
 
     def do_issue(self, users: list[str]) -> list[dict[str, Any]]:
+        self.subjects.update(users if KEEPS else ())
         return [self.server.issue(user, SCOPE, CLIENT.client_id) for user in users]
 
     def do_set(self, life: float | None = None, strict: bool | None = None, leeway: float = 0.0, **faults: Any) -> None:
@@ -181,6 +186,31 @@ class FarSide:
     def do_dead(self) -> list[str]:
         families = {id(token.family): token.family for token in self.register.refresh.values()}
         return sorted({family.grant.subject for family in families.values() if family.dead})
+
+    def do_revoke(self, users: list[str]) -> int:
+        """Make the access tokens of some users worthless; return how many there were."""
+        return sum(map(self.server.revoke, users))
+
+    def do_forget(self) -> None:
+        """Let go of what is over: of tokens that were revoked, spent or expired long ago, or whose family is dead."""
+        now, book = self.server.state.clock(), self.register
+        if KEEPS:
+            self.forgotten += [*book.access, *book.refresh]
+        for text, found in list(book.access.items()):
+            if found.revoked or now >= found.expires_at or (found.family and found.family.dead):
+                del book.access[text]
+                book.rotated_at.pop(digest(text), None)
+                book.rotation_of_access.pop(text, None)
+        for text, token in list(book.refresh.items()):
+            if token.family.dead or token.spent_at is not None:
+                del book.refresh[text]
+                book.rotation_of_refresh.pop(text, None)
+        self.last_use.clear()
+
+    def do_secrets(self) -> dict[str, list[str]]:
+        """Return every token that was issued, and whose they were."""
+        book = self.register
+        return {"tokens": [*self.forgotten, *book.access, *book.refresh], "subjects": sorted(self.subjects)}
 
     def do_under_way(self) -> int:
         """Return how many token requests are being answered."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.credentials.vault import generate_key
+from soak import canary
 from soak.processes import HOST, ROOT, START, Far, Redis, _subordinate, free_port, spawn, spawn_piped
 
 if TYPE_CHECKING:
@@ -52,28 +53,31 @@ routes:
 
 
 class Instance:
-    """One sidecar: `python -m sidecar run`, or `soak.instance` where its lease is shortened or its writes traced."""
+    """One sidecar: `python -m sidecar run`, or `soak.instance` where its lease is shortened or its writes traced.
+
+    `how`: another module and its first arguments; `more`: further lines of the configuration, after its routes.
+    """
 
     def __init__(
-        self, folder: Path, number: int, text: dict[str, Any], lease: float = 0.0, traced: bool = False
-    ) -> None:
+        self, folder: Path, number: int, text: dict[str, Any], lease: float = 0.0, traced: bool = False,
+        how: tuple[str, ...] = (), more: str = "",
+    ) -> None:  # fmt: skip
         self.number = number
         self.port, self.admin = free_port(), free_port()
         self.log = folder / f"{number}.log"
         self.trace = folder / f"{number}.trace"
         self.file = folder / f"{number}.yaml"
-        self.file.write_text(CONFIGURATION.format(port=self.port, admin=self.admin, **text))
-        self._run = ["run", "-c", str(self.file)]
+        self.file.write_text(CONFIGURATION.format(port=self.port, admin=self.admin, **text) + more)
+        self._run = ["run", "-c", str(self.file), *(["--log-level", "debug"] if canary.FOLDER else [])]
         self._changes = [str(lease), str(self.trace) if traced else "-"]
-        self._plain = not (lease or traced)
+        self._how = how or (("soak.instance", *self._changes) if lease or traced else ("sidecar",))
         self.process: subprocess.Popen[bytes] | Forked
 
     def launch(self) -> float:
         """Start it and return the monotonic time."""
         began = time.monotonic()
-        how = ["sidecar"] if self._plain else ["soak.instance", *self._changes]
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", *how, *self._run]
+            command = [sys.executable, "-m", *self._how, *self._run]
             self.process = spawn(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         return began
 
@@ -168,14 +172,15 @@ class Fleet:
 
     async def manage(self, at: int, method: str, path: str, body: bytes = b"") -> int:
         """Send one request to an admin listener; return the status."""
-        return (await self._manage(at, method, path, body))[0]
+        return (await self.manage_body(at, method, path, body))[0]
 
     async def sessions(self, at: int) -> int:
         """Return how many sessions an instance finds in the store and can open."""
-        _, body = await self._manage(at, "GET", "/v1/sessions?limit=1000")
+        _, body = await self.manage_body(at, "GET", "/v1/sessions?limit=1000")
         return len(json.loads(body)["sessions"])
 
-    async def _manage(self, at: int, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+    async def manage_body(self, at: int, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Send one request to an admin listener; return the status and the body."""
         reader, writer = await asyncio.open_connection(HOST, self.instances[at].admin)
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nConnection: close\r\n"
@@ -230,8 +235,13 @@ async def running(
     patience: float = 10.0,
     between: Any = None,
     redis_timeout: float = 0.25,
+    how: tuple[str, ...] = (),
+    more: str = "",
 ) -> AsyncIterator[Fleet]:
-    """Run a fleet. `between(port)` may return a port before Redis; `redis_timeout`: for which it is waited for."""
+    """Run a fleet. `between(port)` may return a port before Redis; `redis_timeout`: for which it is waited for.
+
+    `how` and `more` as for `Instance`.
+    """
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     far, redis, fleet = Far(seed), None, None
     try:
@@ -246,13 +256,16 @@ async def running(
             "store": url, "key": generate_key(), "issuer": far.issuer, "upstream": far.upstream, "token": ADMIN_TOKEN,
             "secret": SECRET, "patience": patience,
         }  # fmt: skip
-        made = [Instance(folder, number, text, lease, traced) for number in range(instances)]
+        made = [Instance(folder, number, text, lease, traced, how, more) for number in range(instances)]
         fleet = Fleet(folder, far, made, url)
         for instance in made:
             instance.launch()
         for instance in made:
             await instance.ready()
         yield fleet
+        if canary.FOLDER:
+            given = {"store key": text["key"], "client secret": SECRET, "admin token": ADMIN_TOKEN}
+            await canary.look(fleet, given, session)
     finally:
         for instance in fleet.instances if fleet else []:
             if hasattr(instance, "process"):

@@ -35,18 +35,22 @@ def _subordinate() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing is left behind
 
 
+def environ() -> dict[str, str]:
+    """Return what a program of ours gets of our environment."""
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")}
+    return given | {name: os.environ[name] for name in ("CANARY",) if name in os.environ}
+
+
 def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a program that ends with this one, at this one's priority."""
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")}
-    return subprocess.Popen(command, env=environ, preexec_fn=_subordinate, **options)  # noqa: PLW1509
+    return subprocess.Popen(command, env=environ(), preexec_fn=_subordinate, **options)  # noqa: PLW1509
 
 
 async def spawn_piped(*program: str) -> asyncio.subprocess.Process:
     """Start a program of ours that takes lines and answers with lines."""
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", *program,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, preexec_fn=_subordinate, limit=1 << 27,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ(), preexec_fn=_subordinate, limit=1 << 27,
     )  # fmt: skip
 
 

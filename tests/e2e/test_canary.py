@@ -250,8 +250,9 @@ def test_search_would_find_what_it_looks_for(day: Day) -> None:
     refresh = next(iter(day.backdrop.server.state.ledger.refresh))
     for planted in (token, refresh, SESSION, "s+cr%t: ü and more of it"):
         for spelled in (planted, planted[:14]):
-            for content in _written(spelled):
-                assert found_in({"planted": b"a line\n" + content}, planted), content
+            for at, content in enumerate(_written(spelled)):
+                before = b"a line\n" + b"." * (at % 5)
+                assert found_in({"planted": before + content}, planted), content
                 assert not found_in({"planted": content}, "quite-another-secret-0123"), content
 
 
@@ -275,6 +276,8 @@ def test_files_of_a_store_are_told_from_its_key(tmp_path: Path) -> None:
 
 
 PLANTED = """
+import os
+from pathlib import Path
 import structlog
 from tests.support.program import whole
 
@@ -283,11 +286,15 @@ async def test_something(tmp_path):
         tokens = await run.sign_in("alice", "a-session-of-the-planted-test")
         assert (await run.ask("http://profiles.internal/", session="a-session-of-the-planted-test")).status == 200
         structlog.get_logger().debug(tokens["refresh_token"][:16])
+    found = Path(os.environ["CANARY"], "fleet-1", "found")
+    found.mkdir(parents=True)
+    found.joinpath("log").write_text(tokens["access_token"])
+    found.parent.joinpath("registry.jsonl").write_text("")
 """
 
 
 def test_canary_run_finds_what_a_test_made_the_product_show(tmp_path: Path) -> None:
-    """[LK-00] A run with the plugin fails where a piece of a token came into the log, and for nothing else."""
+    """[LK-00] A run with the plugin fails where a piece of a token came into a log, a fleet's too; for nothing else."""
     tmp_path.joinpath("test_planted.py").write_text(PLANTED)
     options = ["-p", "tests.support.canary", "--canary", str(tmp_path / "run"), "-c", str(ROOT / "pyproject.toml")]
     done = subprocess.run(
@@ -295,6 +302,7 @@ def test_canary_run_finds_what_a_test_made_the_product_show(tmp_path: Path) -> N
         capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
     )  # fmt: skip
     assert "1 passed" in done.stdout, done.stdout + done.stderr
-    assert "refresh_token (as it is) in in-process-log" in done.stdout
-    assert "canary: 1 hits" in done.stdout
+    assert "refresh_token (as it is) in tests/in-process-log" in done.stdout
+    assert "signed token (as it is) in fleet-1/log" in done.stdout
+    assert "canary: 4 hits" in done.stdout  # the JWT's beginning, its end, its signature
     assert done.returncode == 1

@@ -19,6 +19,7 @@ SHORT = {
     "RF-05 ST-01 kills": "kills --instances 1 --kills 3 --callers 4 --keys 10 --judge-starts 0",
     "ID-05 logout": "logout --instances 2 --logouts 3 --callers 3 --others 10",
     "ID-08 users": "users --users 100 --requests 3000 --callers 5 --life 4 --delay 0.3",
+    "LC-07 slopes": "slopes --minutes 0.12 --every 0.4 --sessions 30 --rate 60 --callers 5 --turnover 3",
     "RF-08 slow provider": "holders --instances 1 --duration 5 --keys 6 --callers 3 --slow 0 "
     "--late 2.5 --patience 1 --life 4",
 }

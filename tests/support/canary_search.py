@@ -9,6 +9,7 @@ can be looked for; `unsearchable` says so.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import quopri
 import urllib.parse
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SHORTEST = 8  # bytes of a spelling; below it chance would write it
 PIECE = 12  # bytes
+STEP = PIECE - SHORTEST + 1
 LONG = 3 * PIECE  # from here on the end of a secret is looked for as well
 
 
@@ -74,28 +76,52 @@ def _base64(raw: bytes, at: int) -> bytes:
 
 
 class Finder:
-    """Looks for all secrets in one pass over a text."""
+    """Looks for all secrets in one pass over a text.
+
+    A piece of twelve bytes holds five windows of eight, one of which stands at a multiple of five wherever the piece is:
+    only those places of a text are looked at. The few shorter pieces are looked for one by one.
+    """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         """Take kinds by secret."""
-        self._pieces: dict[bytes, dict[tuple[bytes, str, str], None]] = {}
+        self._windows: dict[bytes, dict[tuple[int, bytes, str, str], None]] = {}
+        self._short: dict[tuple[bytes, str, str], None] = {}
         for secret, kind in secrets.items():
             for name, piece in spellings(secret):
-                self._pieces.setdefault(piece[:SHORTEST], {})[piece, kind, name] = None
+                self._take(piece, kind, name)
+
+    def _take(self, piece: bytes, kind: str, name: str) -> None:
+        if len(piece) < PIECE:
+            self._short[piece, kind, name] = None
+            return
+        for at in range(STEP):
+            self._windows.setdefault(piece[at : at + SHORTEST], {})[at, piece, kind, name] = None
 
     def hits(self, place: str, text: bytes) -> list[Hit]:
         """Return what a text betrays: each kind and spelling once a line."""
         return list(dict.fromkeys(self._hits(place, text)))
 
     def _hits(self, place: str, text: bytes) -> Iterator[Hit]:
-        heads = self._pieces
-        for at in range(len(text) - SHORTEST + 1):
-            if (head := text[at : at + SHORTEST]) in heads:
-                for piece, kind, name in heads[head]:
-                    if text.startswith(piece, at):
-                        yield Hit(place, text.count(b"\n", 0, at) + 1, kind, name)
+        windows = self._windows
+        for at in range(0, len(text) - SHORTEST + 1, STEP):
+            if (window := text[at : at + SHORTEST]) in windows:
+                for before, piece, kind, name in windows[window]:
+                    if at >= before and text.startswith(piece, at - before):
+                        yield Hit(place, text.count(b"\n", 0, at - before) + 1, kind, name)
+        for piece, kind, name in self._short:
+            at = text.find(piece)
+            while at >= 0:
+                yield Hit(place, text.count(b"\n", 0, at) + 1, kind, name)
+                at = text.find(piece, at + 1)
 
 
 def places(finder: Finder, texts: Iterable[tuple[str, bytes]]) -> list[Hit]:
-    """Return the hits of several texts by name."""
-    return [hit for name, text in texts for hit in finder.hits(name, text)]
+    """Return the hits of several texts by name; of equal ones, those of the first."""
+    seen: set[bytes] = set()
+    hits: list[Hit] = []
+    for name, text in texts:
+        digest = hashlib.sha256(text).digest()
+        if digest not in seen:
+            seen.add(digest)
+            hits += finder.hits(name, text)
+    return hits

@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
+import click
 import structlog
 
 from sidecar import lane, logs
@@ -30,6 +31,8 @@ from tests.support.canary_processes import commands, look, processes
 from tests.support.canary_record import MEMBERS, STORE_SUFFIXES
 from tests.support.canary_wrap import after, after_await, before
 from tests.support.corridor import TOKEN
+
+KEY_PREFIX = "sidecar-k1."
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,9 +136,16 @@ def answered(record: Record) -> None:
     """Keep problem documents, the bodies of our own services, metrics pages."""
     for module in (lane, downstream):
         after(module, "problem", lambda text, *_a, **_k: record.text("problem", text))
+    before(click, "echo", lambda message="", *_a, **_k: _said(record, message))
     before(service.Connection, "_write", lambda _self, told, **_k: record.text("answer", told.body))
     before(program.Whole, "close", lambda self: record.text("metrics", prometheus.exposition(self.program.metrics)()))
     after(process.Process, "ask", lambda answer, self, *_a, **named: _answer(record, self, answer, named.get("at")))
+
+
+def _said(record: Record, message: object) -> None:
+    """Keep what a command of ours says; `keygen` says a key by right."""
+    if not str(message).startswith(KEY_PREFIX):
+        record.text("said", str(message).encode())
 
 
 def _answer(record: Record, sidecar: Any, answer: Any, at: str | None) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.credentials.ahead import AGAIN, AT_ONCE
+from sidecar.credentials.ahead import AGAIN, AT_ONCE, Ahead
 from sidecar.credentials.lifecycle import ahead_at, stale_at
+from sidecar.credentials.memory import Credential
 from sidecar.model import GrantRefused, Secret, Token, Unavailable
 from tests.support.credentials import APP, USER, Bench, keyed
 from tests.unit.test_broker_races import Pair
@@ -128,6 +129,30 @@ async def test_few_are_renewed_at_once(garden: Garden) -> None:
         await garden.idle()
     assert garden.server.calls == 100
     assert set(garden.server.spent.values()) == {1}
+
+
+def test_place_of_one_that_has_ended_is_for_one_more() -> None:
+    """[RF-10] Those that are still under way go on counting."""
+    ahead, credentials = (
+        Ahead(),
+        [
+            Credential(keyed(USER, f"u{at}"), b"t", (1, at), true_from=0, stale_at=9, usable_until=9)
+            for at in range(AT_ONCE + 4)
+        ],
+    )
+    for credential in credentials:
+        ahead.plan("idp", credential, 1.0)
+
+    def begun() -> int:
+        return sum(1 for _ in ahead.due("idp", 2.0) if ahead.begun("idp") is None)
+
+    assert [begun(), begun()] == [AT_ONCE, 0]
+    ahead.ended("idp")
+    assert [begun(), begun()] == [1, 0]
+    for _ in range(AT_ONCE):
+        ahead.ended("idp")
+    assert ahead.under_way == {}
+    assert begun() == 3
 
 
 async def test_provider_that_rests_is_left_alone_until_it_is_back(garden: Garden) -> None:

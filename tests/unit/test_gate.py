@@ -191,3 +191,38 @@ def test_expected_wait_follows_from_those_who_wait_and_the_rate() -> None:
         return crowded, gate.expected_wait()
 
     assert timeless(work) == (3.0, 0.0)
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+def test_turn_that_comes_to_one_who_has_just_left_goes_to_the_next(urgent: bool) -> None:
+    """Cancelled between the turn and the taking of it: nothing of either limit is lost with it."""
+
+    async def work() -> tuple[str, list[tuple[int, int]]]:
+        gate = Gate(2, 1000)
+        log = Log(gate)
+        async with gate.turn(Urgency(urgent=urgent)), gate.turn():
+            leaving = asyncio.create_task(log.send("a", Urgency(urgent=urgent)))
+            await asyncio.sleep(0.01)
+        leaving.cancel()  # its turn has come, in this very moment
+        await asyncio.wait([leaving])
+        await asyncio.gather(*(log.send(name, Urgency(urgent=urgent), takes=0.1) for name in "bc"))
+        return log.names, [(side.under_way, side.called) for side in (gate._all, gate._patient)]
+
+    assert timeless(work) == ("bc", [(0, 0), (0, 0)])
+
+
+def test_turn_that_comes_to_one_who_is_hurried_then_is_an_urgent_one() -> None:
+    """Hurried between the turn and the taking of it: the patient ones get their part of the limits back."""
+
+    async def work() -> tuple[list[str], list[tuple[int, int]]]:
+        gate, urgency = Gate(2, 1000), patient()
+        log = Log(gate)
+        async with gate.turn(patient()):
+            hurried = asyncio.create_task(log.send("a", urgency, takes=0.1))
+            await asyncio.sleep(0.01)
+        urgency.hurry()
+        await log.send("b", patient(), takes=0.01)
+        await hurried
+        return sorted(log.names), [(side.under_way, side.called) for side in (gate._all, gate._patient)]
+
+    assert timeless(work) == (["a", "b"], [(0, 0), (0, 0)])

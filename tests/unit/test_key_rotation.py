@@ -127,6 +127,26 @@ async def test_sessions_are_served_and_renewed_during_the_rotation() -> None:
     await bench.broker.close(1)
 
 
+async def test_record_that_is_written_behind_the_rotation_is_found() -> None:
+    """[RD-12] An instance that has the new key only for opening signs somebody in meanwhile: the store is read again."""
+    bench = Bench(vault=ring(OLD))
+    await filled(bench)
+    keys, looks = bench.store.keys, 0
+
+    async def behind(prefix: str) -> list[str]:
+        nonlocal looks
+        found, looks = await keys(prefix), looks + 1
+        if looks == 1:
+            await bench.sign_in("latecomer")
+        return found
+
+    bench.store.keys = behind
+    tally = await rotate(bench.store, ring(NEW, OLD), bench.clock)
+    assert set(tally.keys) == set(ring(NEW).ids)
+    assert looks == 3
+    await bench.broker.close(1)
+
+
 def test_key_that_seals_now_cannot_leave_the_ring() -> None:
     """[RD-12] A reload that would make every record unreadable is refused."""
     vault = ring(OLD)
