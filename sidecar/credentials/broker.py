@@ -291,6 +291,7 @@ class Broker:
             with suppress(Refusal):  # the store is away: next time
                 await self.sessions.flush_last_used()
             self._memory.sweep(self._clock())
+            self._suspicions.sweep(self._clock())
             self._attended.sweep(self._clock())
 
 

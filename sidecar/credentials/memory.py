@@ -260,6 +260,7 @@ class Memory:
 
     def sweep(self, now: float) -> None:
         """Free what can never be used again."""
+        self._unknown = {name: until for name, until in self._unknown.items() if now < until}
         for name, entry in self.entries():
             if now >= entry.ends_at:
                 self.drop(name)

@@ -3,12 +3,14 @@
 A rejection is believed at once when no renewal has been tried for it: the token, and all that are older, are rejected,
 and one renewal follows. If the renewed token is rejected too, without having been accepted in between, the token is
 hardly at fault: for a growing time (5 s, doubling, at most 5 min) such rejections are not believed and cost nothing.
-No clock, no I/O.
+What was said of tokens that have all expired since is forgotten. No clock, no I/O.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.oauth.token_response import MAX_LIFE
 
 if TYPE_CHECKING:
     from sidecar.credentials.session_record import Order
@@ -59,6 +61,12 @@ class Suspicions:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(renewals, 10))
         self._note(key, Suspicion(order, renewals + 1, now, now + pause))
         return True
+
+    def sweep(self, now: float) -> None:
+        """Forget the suspicions whose tokens have expired by now, however long they were to live."""
+        over = [key for key, suspicion in self._by_key.items() if now >= suspicion.since + MAX_LIFE]
+        for key in over:
+            del self._by_key[key]
 
     def accept(self, key: TokenKey, order: Order) -> None:
         """Take note that a newer token was accepted: the next rejection is believed at once again."""
