@@ -1,7 +1,8 @@
 """What several workers bring: requests per second and CPU per request of one sidecar with each number of workers.
 
 Load, upstream and sidecars run on the same CPUs, so that on few of them throughput cannot grow with the workers; the
-CPU per request, which includes the supervisor, says what it would be with CPUs of their own.
+CPU per request, which includes the supervisor, says what it would be with CPUs of their own. With `--share 0.1` each
+worker has a tenth of a CPU and no more, so that the CPUs suffice for all and what a further worker brings is seen.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from benchmarks.measure import Sample, measure, stage
 from benchmarks.peers import sidecar
 from benchmarks.peers.contract import Launch
 from benchmarks.places import free_port
+from benchmarks.processes import tree
+from benchmarks.quota import shares
 from benchmarks.report import digits, table
 from benchmarks.scene import USER_HOST, Scene, requests_for, varied
 from benchmarks.session_api import put_sessions
@@ -53,7 +56,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--share", type=float, default=0.0, help="of one CPU for each worker (cgroups, as root)")
     return parser.parse_args()
+
+
+def _measured(running: Running, share: float, wanted: Load) -> Sample:
+    first, *workers = tree(running.program.pid)
+    with shares(workers or [first], share) if share else nullcontext():
+        return measure(running, wanted)
 
 
 def _row(count: int, found: list[Sample]) -> list[str]:
@@ -72,7 +82,7 @@ def main() -> int:
         path = _requests(scene)
         for _ in range(wanted.rounds):
             for count, running in up.items():
-                samples[count].append(measure(running, Load(wanted.connections, wanted.seconds, path)))
+                samples[count].append(_measured(running, wanted.share, Load(wanted.connections, wanted.seconds, path)))
                 say(f"{count} workers: {samples[count][-1].cpu_us:.1f} µs, {samples[count][-1].rps:,.0f}/s")
     rows = [_row(count, found) for count, found in samples.items()]
     print(table(("workers", "CPU µs/request", "requests/s", "CPUs used", "p99 ms", "failed"), rows))

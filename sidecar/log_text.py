@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
@@ -36,23 +37,33 @@ _MEMBERS = (
     "access_token|refresh_token|id_token|subject_token|actor_token|client_secret|client_assertion|assertion"
     "|code_verifier|device_code|code|password|logout_token|session_id|sidecar_session"
 )
-_SHAPES = (
-    (re.compile(r"\b(Bearer|DPoP|Basic|Negotiate|Token)(\s+)[\w\-.~+/]{6,}=*", re.IGNORECASE), rf"\1\2{_BLANK}"),
-    (re.compile(r"\beyJ[\w-]{6,}\.[\w-]*(\.[\w-]*)*"), _BLANK),
-    (re.compile(rf"\b({_MEMBERS})(=)[^&\s\"',;]+", re.IGNORECASE), rf"\1\2{_BLANK}"),
-    (re.compile(rf"([\"'](?:{_MEMBERS})[\"']\s*[:,]\s*b?[\"'])[^\"']*", re.IGNORECASE), rf"\1{_BLANK}"),
-    (re.compile(r"\bsidecar-k1\.[\w-]+"), _BLANK),
-    (re.compile(r"(\w://)[^/@\s]*@"), rf"\1{_BLANK}@"),
+_SHAPES = (  # what a text must hold for the shape to be in it, the shape, what goes in its place
+    ("=", re.compile(rf"\b({_MEMBERS})(=)[^&\s\"',;]+", re.IGNORECASE), rf"\1\2{_BLANK}"),
+    ("eyJ", re.compile(r"\beyJ[\w-]{6,}\.[\w-]*(\.[\w-]*)*"), _BLANK),
+    ('"', re.compile(rf"(\"(?:{_MEMBERS})\"\s*[:,]\s*b?[\"'])[^\"']*", re.IGNORECASE), rf"\1{_BLANK}"),
+    ("'", re.compile(rf"('(?:{_MEMBERS})'\s*[:,]\s*b?[\"'])[^\"']*", re.IGNORECASE), rf"\1{_BLANK}"),
+    ("sidecar-k1.", re.compile(r"\bsidecar-k1\.[\w-]+"), _BLANK),
+    ("@", re.compile(r"(\w://)[^/@\s]*@"), rf"\1{_BLANK}@"),
 )
+_AFTER_A_SPACE = re.compile(r"\b(Bearer|DPoP|Basic|Negotiate|Token)(\s+)[\w\-.~+/]{6,}=*", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
 def stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Add the time in UTC (RFC 3339)."""
-    now = datetime.fromtimestamp(time.time(), UTC)
-    event["time"] = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    event["time"] = moment(time.time())
     return event
+
+
+def moment(at: float) -> str:
+    """Return a time, in seconds since the epoch, in UTC (RFC 3339)."""
+    return f"{_second(int(at))}.{int(at % 1 * 1000):03}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:19]
 
 
 def tell_exception(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -80,8 +91,11 @@ def _member(name: str, value: Any) -> Any:
 
 def scrub(text: str) -> str:
     """Return `text` without credentials of known shapes: the last line of defence, not the first."""
-    for shape, replacement in _SHAPES:
-        text = shape.sub(replacement, text)
+    if " " in text or not text.isprintable():  # of white space, only the space is printable
+        text = _AFTER_A_SPACE.sub(rf"\1\2{_BLANK}", text)
+    for mark, shape, replacement in _SHAPES:
+        if mark in text:
+            text = shape.sub(replacement, text)
     return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
@@ -105,7 +119,10 @@ def _places(trace: TracebackType | None) -> list[str]:
 def render_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> bytes:
     """Return one line of ASCII JSON: time, level and event first."""
     first = {"time": event.pop("time", None), "level": event.pop("level", None), "event": event.pop("event", None)}
-    text = orjson.dumps(_encodable({**first, **event})).decode()
+    try:
+        text = orjson.dumps({**first, **event}).decode()
+    except orjson.JSONEncodeError:
+        text = orjson.dumps(_encodable({**first, **event})).decode()
     return (text if text.isascii() else _UNPRINTABLE.sub(_escape, text)).replace("\x7f", "\\u007f").encode() + b"\n"
 
 

@@ -1,95 +1,28 @@
-"""Structured logs on stderr: where lines go, and what happens when nobody reads them.
+"""Structured logs on stderr: which lines there are, and the way that they go.
 
-What stands in a line is `log_text`'s business. Lines of other libraries go the same way, warnings and worse only. A
-request never waits for the log: a thread writes, and lines that find the queue full are counted and given up.
+What stands in a line is `log_text`'s business, who writes it `log_sink`'s. Lines of other libraries go the same way,
+warnings and worse only.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import queue
-import select
-import threading
-from typing import TYPE_CHECKING, Literal, TextIO
+import time
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
 
-from sidecar.log_text import Console, redact, render_json, stamp, tell_exception
+from sidecar.log_sink import Sink
+from sidecar.log_text import Console, moment, redact, render_json, scrub, stamp, tell_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
 Style = Literal["auto", "json", "console"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-QUEUED = 10_000  # lines
 _sinks: list[Sink] = []
 _labels: dict[str, object] = {}
-
-
-class Sink:
-    """Writes lines to a file descriptor from a thread of its own; a full queue costs lines, never time."""
-
-    def __init__(self, descriptor: int, size: int = QUEUED) -> None:
-        self._descriptor = descriptor
-        self._size = size
-        self._thread: threading.Thread | None = None
-        self.begin()
-
-    def begin(self) -> None:
-        """Write from a thread, nothing dropped so far."""
-        self.dropped = 0
-        self._lines: queue.Queue[bytes | None] = queue.Queue(self._size)
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self._thread.start()
-
-    def write(self, line: bytes) -> None:
-        """Queue `line`, or count it as dropped."""
-        if self._thread is None:
-            self._write_now(line)
-            return
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
-            self.dropped += 1
-
-    def close(self, seconds: float = 1.0) -> None:
-        """Write what is queued, waiting at most `seconds` for a reader that is slow or gone; then without a thread."""
-        if self._thread is None:
-            return
-        try:
-            self._lines.put(None, timeout=seconds)
-        except queue.Full:
-            return
-        self._thread.join(seconds)
-        self._thread = None
-
-    def _write_now(self, line: bytes) -> None:
-        """Write as much as the reader takes at once: a process that forks has no thread, and waits for nobody."""
-        waiting = select.poll()
-        waiting.register(self._descriptor, select.POLLOUT)
-        try:
-            if waiting.poll(0):
-                os.write(self._descriptor, line)
-                return
-        except OSError:
-            pass
-        self.dropped += 1
-
-    def _run(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                self._write_all(line)
-            except OSError:
-                self.dropped += 1
-
-    def _write_all(self, line: bytes) -> None:
-        rest = memoryview(line)
-        while rest:
-            try:
-                rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:
-                select.select([], [self._descriptor], [])
+_requests: list[Callable[[dict[str, Any]], None]] = []  # where the lines of requests go
 
 
 def configure(level: str = "info", style: Style = "auto", *, environ: Mapping[str, str], stream: TextIO) -> Sink:
@@ -101,7 +34,8 @@ def configure(level: str = "info", style: Style = "auto", *, environ: Mapping[st
     colour = console and stream.isatty() and not environ.get("NO_COLOR")
     sink = Sink(stream.fileno())
     _sinks.append(sink)
-    render = Console(colour) if console else render_json
+    render: Callable[[object, str, MutableMapping[str, Any]], bytes] = Console(colour) if console else render_json
+    _requests[:] = [lambda event: sink.write(render(None, "", event))] if LEVELS[level] <= LEVELS["info"] else []
     structlog.configure(
         processors=[structlog.processors.add_log_level, _labelled, stamp, tell_exception, redact, render],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -135,18 +69,24 @@ def access(
 ) -> None:
     """Write the line of one finished request. Called only where `access_log` is on.
 
-    `path` is cut at its query, which may hold credentials (RFC 6750 section 2.3).
+    `path` is cut at its query, which may hold credentials (RFC 6750 section 2.3). What the request brought is
+    scrubbed; the line goes past structlog's chain, which costs more than the request.
     """
-    structlog.get_logger().info(
-        "request",
-        request_id=request_id,
-        method=method,
-        path=path.partition("?")[0],
-        route=route,
-        status=status,
-        seconds=round(seconds, 6),
+    event = {
+        "time": moment(time.time()),
+        "level": "info",
+        "event": "request",
+        **_labels,
+        "request_id": scrub(request_id),
+        "method": scrub(method),
+        "path": scrub(path.partition("?")[0]),
+        "route": route,
+        "status": status,
+        "seconds": round(seconds, 6),
         **more,
-    )
+    }
+    for write in _requests:
+        write(event)
 
 
 def _labelled(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -5,6 +5,7 @@ Shows names, numbers and states; decides nothing.
 
 from __future__ import annotations
 
+import re
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sidecar.wire.exchange import Exchange
 
 _log = structlog.get_logger()
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 def admin_state(program: Program) -> AdminState:
@@ -77,7 +79,8 @@ def refused(exchange: Exchange, refusal: Refusal, route: str) -> None:
     """Write why a request was answered by us: the caller has the same request id in its problem document."""
     code, _ = challenge(refusal, exchange.target, None)
     tell = _log.warning if code >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
-    tell("refused", request_id=request_id(exchange), route=route, code=refusal.code, status=code)
+    more = _trace(exchange)
+    tell("refused", request_id=request_id(exchange), route=route, code=refusal.code, status=code, **more)
 
 
 def access(exchange: Exchange, route: str, identifier: str) -> None:
@@ -89,4 +92,11 @@ def access(exchange: Exchange, route: str, identifier: str) -> None:
         route=route,
         status=exchange.status,
         seconds=time.perf_counter() - exchange.began if exchange.began else 0.0,
+        **_trace(exchange),
     )
+
+
+def _trace(exchange: Exchange) -> dict[str, str]:
+    """Return the trace that the request belongs to, where it names one (W3C Trace Context section 3.2)."""
+    values = exchange.head.all(b"traceparent")
+    return {"traceparent": values[0].decode("ascii")} if len(values) == 1 and _TRACEPARENT.match(values[0]) else {}

@@ -46,9 +46,9 @@ def route(scene: Scene, host: str, who: str, **match: object) -> Entry:
 
 
 def configuration(
-    scene: Scene, port: int, admin: int, routes: list[Entry], name: str, store: Entry | None = None
+    scene: Scene, port: int, admin: int, routes: list[Entry], name: str, store: Entry | None = None, **more: object
 ) -> Path:
-    """Write the configuration (JSON, which is YAML too) and return its path."""
+    """Write the configuration (JSON, which is YAML too), with `more` top-level keys, and return its path."""
     text = {
         "version": 1,
         "listeners": [{"bind": f"127.0.0.1:{port}"}],
@@ -58,6 +58,7 @@ def configuration(
             "idp": {"token_endpoint": scene.token_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
         },
         "routes": routes,
+        **more,
     }
     path = scene.directory / f"{name}.yaml"
     path.write_text(json.dumps(text, indent=1))
@@ -80,15 +81,22 @@ def _store(kind: str) -> Entry | None:
     return {"url": "memory:"} if kind == "memory" else None
 
 
-def launch(scene: Scene, *, name: str, store: str = "sqlite") -> Launch:
+def launch(scene: Scene, *, name: str, store: str = "sqlite", **more: object) -> Launch:
     port, admin = free_port(), free_port()
     routes = [route(scene, APP_HOST, "app"), route(scene, USER_HOST, "user")]
-    path = configuration(scene, port, admin, routes, name, _store(store))
+    path = configuration(scene, port, admin, routes, name, _store(store), **more)
     return Launch(command(path), port, ENVIRONMENT, functools.partial(put_sessions, admin, scene.sessions))
 
 
 USER = Peer("sidecar-user", "sidecar, `as: user`", prepare, functools.partial(launch, name="sidecar-user"), "user")
 APP = Peer("sidecar-app", "sidecar, `as: app`", prepare, functools.partial(launch, name="sidecar-app"))
+LOGGED = Peer(
+    "sidecar-logged",
+    "sidecar, `as: user`, access log on",
+    prepare,
+    functools.partial(launch, name="sidecar-logged", access_log=True),
+    "user",
+)
 IN_MEMORY = Peer(
     "sidecar-memory",
     "sidecar, `as: user`, memory store",

@@ -316,3 +316,26 @@ def test_refusal_by_the_sidecar_has_one_line_with_the_callers_request_id(sidecar
         "code": "login_required",
         "status": 401,
     }
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_lines_of_a_request_name_its_trace_and_no_malformed_one(backdrop: Backdrop, tmp_path: Path) -> None:
+    """[LG-01] The access line and the line of a refusal hold a W3C traceparent; it goes on as it came."""
+    configuration = text(backdrop.server, backdrop.upstream, more="access_log: true")
+    with Process(tmp_path, configuration) as sidecar:
+        sidecar.ask(STATS + "?q=1", headers={"traceparent": TRACE, "X-Request-Id": "first"})
+        assert any(f"traceparent: {TRACE}".encode() in sent for sent in backdrop.upstream.messages())
+        sidecar.ask(STATS, headers={"traceparent": TRACE + "-" + "x" * 40, "X-Request-Id": "second"})
+        sidecar.ask(PROFILES, headers={"traceparent": TRACE})
+        refused = sidecar.told("refused")
+        sidecar.told("request", 3)
+        lines = {line["request_id"]: line for line in sidecar.lines() if line["event"] == "request"}
+    assert refused["traceparent"] == TRACE
+    first = lines["first"]
+    assert (first["traceparent"], first["path"], first["method"], first["route"], first["status"]) == (
+        TRACE, "/x", "GET", "stats", 200,
+    )  # fmt: skip
+    assert 0 < first["seconds"] < 10
+    assert "traceparent" not in lines["second"]

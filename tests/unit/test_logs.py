@@ -336,3 +336,44 @@ def test_access_line_holds_no_query(log):
     )
     (line,) = log.lines()
     assert (line["event"], line["path"], line["seconds"], line["status"]) == ("request", "/a", 0.001235, 200)
+
+
+def test_access_line_holds_no_credential_that_the_request_brought(log):
+    """[LK-12] A token in the path or as request id is blanked; what is left of the line stays."""
+    log.open()
+    logs.access(request_id=JWT, method="GET", path=f"/a/{JWT}/b", route="stats", status=200, seconds=0.001)
+    logs.access(request_id="r", method="GET", path="/a/access_token=abcdefgh", route="stats", status=200, seconds=0.001)
+    first, second = log.lines()
+    assert (first["request_id"], first["path"]) == ("[redacted]", "/a/[redacted]/b")
+    assert second["path"] == "/a/access_token=[redacted]"
+
+
+def test_access_line_is_not_written_above_its_level(log):
+    """A log of warnings has no lines of requests."""
+    log.open("warning")
+    logs.access(request_id="r", method="GET", path="/a", route="stats", status=200, seconds=0.001)
+    assert log.lines() == []
+
+
+def test_access_line_on_the_console_is_one_line_too(log):
+    """The console style shows the same members, and no control character that a path brought."""
+    log.open(style="console")
+    logs.access(request_id="r", method="GET", path="/a\x1b[2J", route="stats", status=200, seconds=0.001)
+    text = log.text()
+    assert text.count("\n") == 1
+    assert "request  request_id=r  method=GET  path=/a\\u001b[2J  route=stats  status=200" in text
+
+
+def test_lines_of_a_burst_are_all_written_in_their_order(log):
+    """Lines that come faster than they are written go out together, whole and in order."""
+    sink = logs.Sink(log.stream.fileno())
+    read = []
+    drained = threading.Thread(target=lambda: read.append(log.drain()))
+    drained.start()
+    for number in range(5000):
+        sink.write(b"%d " % number + b"x" * (number % 300) + b"\n")
+    sink.close(10)
+    log.stream.close()
+    drained.join(10)
+    assert sink.dropped == 0
+    assert [line.split()[0] for line in read[0].splitlines()] == [b"%d" % number for number in range(5000)]
