@@ -28,11 +28,11 @@ limits: {target: 1KiB, header_count: 12}
 """
 KEY, OTHER = ("X-Api-Key", "billing-key"), ("X-Api-Key", "reports-key")
 STATS, PROFILES = "http://stats.internal", "http://profiles.internal"
-ALICE = ("X-Session-Id", "alice-session")
+ALICE = ("X-Session-Id", "alices-explained-session")
 QUESTIONS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
     "as app": ("GET", f"{STATS}/x?q=1", [KEY]),
     "as user": ("GET", f"{PROFILES}/x", [KEY, ALICE]),
-    "cookie": ("GET", f"{PROFILES}/x", [KEY, ("Cookie", "theme=dark; sid=alice-session; a=b")]),
+    "cookie": ("GET", f"{PROFILES}/x", [KEY, ("Cookie", "theme=dark; sid=alices-explained-session; a=b")]),
     "prefix stripped": ("GET", "/base/x/y?q=/base", [("Host", "any.internal"), KEY]),
     "prefix alone": ("GET", "/base", [("Host", "any.internal"), KEY]),
     "as none": ("GET", "http://open.internal/x", [KEY, ("Authorization", "Bearer own")]),
@@ -74,7 +74,7 @@ async def asked(run: Whole, method: str, url: str, headers: list[tuple[str, str]
 async def test_explain_tells_what_becomes_of_the_request(tmp_path: Path) -> None:
     """[HD-23] [ID-06] Refused as `explain` says, or sent line for line as it says, but for the token itself."""
     async with whole(tmp_path, ROUTES, MORE) as run:
-        await run.sign_in("alice", "alice-session")
+        await run.sign_in("alice", "alices-explained-session")
         for name, (method, url, headers) in QUESTIONS.items():
             question = {"method": method, "url": url, "headers": headers}
             told = (await run.admin("POST", "/v1/explain", question)).document
@@ -110,5 +110,5 @@ async def test_explain_names_what_stays_behind(tmp_path: Path) -> None:
         method, url, headers = QUESTIONS["cookie"]
         told = (await run.admin("POST", "/v1/explain", {"method": method, "url": url, "headers": headers})).document
         assert told["removed"] == ["X-Api-Key", "Cookie: sid"]
-        assert "alice-session" not in str(told)
+        assert "alices-explained-session" not in str(told)
         assert "billing-key" not in str(told)

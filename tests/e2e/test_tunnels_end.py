@@ -61,16 +61,16 @@ async def test_websocket_ends_with_its_session(tmp_path: Path, how: str) -> None
     async with whole(tmp_path, more=f'store: {{url: "sqlite:{tmp_path}/store.db"}}') as run:
         run.upstream.default = switching
         for name in ("alice", "bob"):
-            await run.sign_in(name, f"{name}-session")
-        alice, bob = await opened(run, "alice-session"), await opened(run, "bob-session")
+            await run.sign_in(name, f"{name}-of-tunnels-01")
+        alice, bob = await opened(run, "alice-of-tunnels-01"), await opened(run, "bob-of-tunnels-01")
         credentials = run.program.broker
         assert len(credentials._attended) == 2
-        await run.sign_in("bob", "bob-session")  # replaced, not ended
+        await run.sign_in("bob", "bob-of-tunnels-01")  # replaced, not ended
         assert await is_open(bob)
         if how == "session API":
-            assert (await run.admin("DELETE", "/v1/sessions/alice-session")).status in (200, 204)
+            assert (await run.admin("DELETE", "/v1/sessions/alice-of-tunnels-01")).status in (200, 204)
         else:
-            name = credentials._records.named("alice-session")
+            name = credentials._records.named("alice-of-tunnels-01")
             assert name is not None
             assert await run.program.store.delete(name)
             credentials._changed(name)  # as the store tells
@@ -101,14 +101,14 @@ async def test_connection_of_ordinary_requests_outlives_their_sessions(tmp_path:
     """[ID-09] A caller's connection carries many users: only what became a tunnel ends with a session."""
     async with whole(tmp_path) as run:
         for name in ("alice", "bob"):
-            await run.sign_in(name, f"{name}-session-0123456789")
+            await run.sign_in(name, f"{name}-ordinary-0123456789")
         caller = await run.caller()
         for name in ("alice", "bob"):
-            reply = await caller.ask("GET", PROFILES, [("X-Session-Id", f"{name}-session-0123456789")])
+            reply = await caller.ask("GET", PROFILES, [("X-Session-Id", f"{name}-ordinary-0123456789")])
             assert reply.document["subject"] == name
-        assert (await run.admin("DELETE", "/v1/sessions/alice-session-0123456789")).status == 204
+        assert (await run.admin("DELETE", "/v1/sessions/alice-ordinary-0123456789")).status == 204
         assert len(run.program.broker._attended) == 0
-        reply = await caller.ask("GET", PROFILES, [("X-Session-Id", "bob-session-0123456789")])
+        reply = await caller.ask("GET", PROFILES, [("X-Session-Id", "bob-ordinary-0123456789")])
         assert reply.document["subject"] == "bob"
 
 
@@ -119,16 +119,16 @@ async def test_websocket_ends_when_its_session_has_had_its_time(
     monkeypatch.setattr(broker, "HOUSEKEEPING_EVERY", 0.02)
     async with whole(tmp_path, more="sessions: {idle: 1h}") as run:
         run.upstream.default = switching
-        await run.sign_in("alice", "a-session-0123456789")
-        tunnel = await opened(run, "a-session-0123456789")
+        await run.sign_in("alice", "tunnel-ordinary-0123456789")
+        tunnel = await opened(run, "tunnel-ordinary-0123456789")
         run.clock.ahead = 1800.0  # used once more meanwhile: it lives for an hour from now
         assert (await run.ask("http://stats.internal/x")).status
-        await run.ask(PROFILES, session="a-session-0123456789")
+        await run.ask(PROFILES, session="tunnel-ordinary-0123456789")
         await run.program.broker.sessions.flush_last_used()
         run.clock.ahead = 3700.0
         assert await is_open(tunnel)
         run.program.broker._memory.bury(
-            run.program.broker._records.named("a-session-0123456789"), 0.0
+            run.program.broker._records.named("tunnel-ordinary-0123456789"), 0.0
         )  # forgotten here
         assert await is_open(tunnel)
         run.clock.ahead = 1800.0 + 3700.0
@@ -141,8 +141,8 @@ async def test_websocket_that_was_closed_leaves_nothing_behind(tmp_path: Path, m
     monkeypatch.setattr(broker, "HOUSEKEEPING_EVERY", 0.02)
     async with whole(tmp_path) as run:
         run.upstream.default = switching
-        await run.sign_in("alice", "a-session-0123456789")
-        tunnel = await opened(run, "a-session-0123456789")
+        await run.sign_in("alice", "tunnel-ordinary-0123456789")
+        tunnel = await opened(run, "tunnel-ordinary-0123456789")
         attended = run.program.broker._attended
         assert len(attended) == len(attended._open) == 1
         tunnel.writer.close()  # type: ignore[attr-defined]

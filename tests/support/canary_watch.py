@@ -29,6 +29,7 @@ from sidecar.wire import downstream, service
 from tests.support import jwts, process, program, redis_server, scripted_server, sign_in
 from tests.support.canary_processes import commands, look, processes
 from tests.support.canary_record import MEMBERS, STORE_SUFFIXES
+from tests.support.canary_sessions import own_sessions
 from tests.support.canary_wrap import after, after_await, before
 from tests.support.corridor import TOKEN
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 def watch(record: Record) -> Callable[[], None]:
     """Begin to listen; return what ends it."""
-    for part in (issued, given, answered, stored, processes, commands):
+    for part in (issued, given, answered, stored, processes, commands, own_sessions):
         part(record)
     record.secret(TOKEN.decode(), "stand-in broker's token")
     record.secret(program.ADMIN_TOKEN, "admin token")
