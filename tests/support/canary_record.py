@@ -41,13 +41,20 @@ class Record:
         self.secrets: dict[str, str] = {}
         self.short: dict[str, str] = {}
         self._count = 0
+        # Line by line: what a process that died had registered until then is looked for all the same.
+        path = folder / "registry.jsonl"
+        self._registry = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", buffering=1)
 
     # -- secrets ------------------------------------------------------------------------------------------------
 
     def secret(self, value: object, kind: str) -> None:
         """Register one secret."""
         if isinstance(value, str) and value:
-            (self.short if unsearchable(value) else self.secrets).setdefault(value, kind)
+            known = self.short if unsearchable(value) else self.secrets
+            if value not in known:
+                known[value] = kind
+                if not self._registry.closed:
+                    self._registry.write(json.dumps([kind, value]) + "\n")
 
     def members(self, document: object) -> None:
         """Register what stands under a secret's name in a form or a JSON object."""
@@ -103,9 +110,8 @@ class Record:
         self.files("store", [path for path in folder.rglob("*") if is_store(path)])
 
     def close(self) -> None:
-        """Write the registry."""
-        with os.fdopen(os.open(self.folder / "registry.jsonl", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.writelines(json.dumps([kind, value]) + "\n" for value, kind in {**self.secrets, **self.short}.items())
+        """End the registry."""
+        self._registry.close()
 
     def _name(self, kind: str) -> Path:
         self._count += 1
