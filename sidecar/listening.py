@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -140,7 +141,7 @@ def naming(address: Address) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise OSError(error.errno, f"cannot listen on {address}: {reason}") from None
 
 
@@ -207,8 +208,17 @@ def _beside(first: socket.socket, address: Address, number: int) -> tuple[socket
     return tuple(made)
 
 
+def _answers(path: Path) -> bool:
+    """Say whether somebody listens at a unix socket; what a process left behind that has ended is free."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        return sock.connect_ex(str(path)) in (0, errno.EAGAIN)  # EAGAIN: more wait there than may
+
+
 def _unix(path: Path, mode: int) -> socket.socket:
     if path.is_socket():
+        if _answers(path):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         path.unlink()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -114,7 +114,7 @@ def _variable(found: re.Match[str], environ: Mapping[str, str]) -> str:
     if how == "?" and rest:
         raise Misfit(f"the environment variable {name} is needed: {rest}")
     state = "empty" if value == "" else "not set"
-    hint = near(name, environ) or f"set {name}, or write ${{{name}:-default}}"
+    hint = near(name, environ, 0.75) or f"set {name}, or write ${{{name}:-default}}"
     raise Misfit(f"the environment variable {name} is {state}", hint)
 
 

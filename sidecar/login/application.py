@@ -42,6 +42,7 @@ def make_application(state: LoginState) -> web.Application:
     router.add_get("/oauth2/logout", out.ask, allow_head=False)
     router.add_post("/oauth2/logout", out.logout)
     router.add_post("/oauth2/backchannel-logout", out.backchannel)
+    router.add_get("/", out.home, allow_head=False)
     application.on_response_prepare.append(_own_headers)
     return application
 

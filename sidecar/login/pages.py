@@ -45,6 +45,18 @@ def trouble(title: str, text: str, again: str | None) -> str:
     return _page(title, f'<p role="alert">{escape(text)}</p>{link}')
 
 
+def home(subject: str | None, *, signed_in: bool) -> str:
+    """Return the page at the root of the sign-in listener, which only a browser without a proxy in front comes to."""
+    who = f" as <strong>{escape(subject)}</strong>" if subject else ""
+    told = f"You are signed in{who}." if signed_in else "You are not signed in."
+    link = '<a href="/oauth2/logout">Sign out</a>' if signed_in else '<a href="/oauth2/login">Sign in</a>'
+    return _page(
+        "Signed in" if signed_in else "Sign in",
+        f"<p>{told} {link}</p>"
+        "<p>Your application is not at this address yet: its proxy sends it everything but /oauth2/.</p>",
+    )
+
+
 def confirm(subject: str | None, return_to: str) -> str:
     """Return the page that asks whether to sign out."""
     who = f" as <strong>{escape(subject)}</strong>" if subject else ""

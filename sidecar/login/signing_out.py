@@ -55,6 +55,11 @@ class SigningOut:
             }
         return web.Response(body=orjson.dumps(body), content_type="application/json", headers={"Vary": "Cookie"})
 
+    async def home(self, request: web.Request) -> web.Response:
+        """Be where a sign-in ends by default, as long as no proxy is in front whose application is there."""
+        found = await self._find(request)
+        return page(200, pages.home(found.subject if found else None, signed_in=found is not None))
+
     async def ask(self, request: web.Request) -> web.StreamResponse:
         """Ask the user: a link or a picture on another site must not sign anybody out."""
         landing = flow.landing(request.query.get("return_to"), self._login)

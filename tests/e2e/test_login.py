@@ -79,6 +79,17 @@ async def test_signed_in_user_is_served_until_the_sign_out(running: SignIn, brow
     assert {subject_of(running.server, token) for token in running.tokens} == {"alice"}
 
 
+async def test_sign_in_without_a_proxy_in_front_ends_on_a_page(browser: Browser) -> None:
+    """The root of the sign-in listener says who is signed in, and leads on."""
+    before = await browser.get("/")
+    refused(before, 200)
+    assert "/oauth2/login" in before.text
+    await browser.sign_in("alice")
+    after = await browser.get("/")
+    assert (after.status_code, "alice" in after.text, "/oauth2/logout" in after.text) == (200, True, True)
+    assert browser.session not in after.text
+
+
 async def test_two_users_have_their_own_tokens(running: SignIn) -> None:
     """Signed in at the same time, served at the same time, one signed out: the other stays."""
     async with running.browser() as one, running.browser() as two:

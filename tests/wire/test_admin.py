@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -486,6 +487,27 @@ async def test_unix_socket_is_for_its_owner_only(admin, tmp_path):
             ):
                 assert response.status == 200
         assert not path.exists()
+
+
+async def test_unix_socket_in_use_is_not_taken_away(admin, tmp_path):
+    """Where another process listens, ours does not start, as at a port; what a dead one left behind is replaced."""
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(1)
+        with pytest.raises(OSError, match="in use"):
+            async with serving(make_application(admin.state), Address(path=str(path))):
+                pass
+        assert path.is_socket()
+    async with serving(make_application(admin.state), Address(path=str(path))):
+        assert path.is_socket()
+
+
+async def test_unknown_name_to_listen_at_is_an_os_error(admin):
+    """A name that resolves to nothing is told as that."""
+    with pytest.raises(OSError, match=r"cannot listen on nosuch\.invalid:0: .*(not known|resolution|No address)"):
+        async with serving(make_application(admin.state), Address("nosuch.invalid", 0)):
+            pass
 
 
 async def test_taken_port_is_an_os_error(admin):
