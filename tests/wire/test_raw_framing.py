@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.judge import SMUGGLED, VARIANTS, Case, Expected, Variant, run, start, table
+from tests.support.judge import SMUGGLED, VARIANTS, Case, Expected, Variant, fill, run, start, table
 from tests.support.recording_upstream import reread
 
 if TYPE_CHECKING:
@@ -405,6 +405,21 @@ CONNECT = [
 def test_framing_has_one_reading_or_the_request_is_refused(both: dict[str, Corridor], case: Case, variant: Variant):
     """Whatever the framing is disguised as, the upstream sees exactly the request that was meant, or nothing."""
     run(both, case, variant)
+
+
+@table(CUT, variants=VARIANTS[:2])
+def test_request_that_is_cut_ends_its_upstream_connection(both: dict[str, Corridor], case: Case, variant: Variant):
+    """An upstream that has a part of a request learns that no more will come, and gets no other request behind it."""
+    corridor = start(both, variant)
+    with corridor.client() as client:
+        client.send(case.bytes_for(variant.form)).half_close()
+        assert client.ends() or client.answer() is not None
+    assert corridor.until(lambda: all(connection.ended for connection in corridor.upstream.connections))
+    cut = len(corridor.upstream.connections)
+    with corridor.client() as client:
+        client.send(fill(NEXT, variant.form, case.host))
+        assert client.answers([b"GET"])[0].body == b"GET /next"
+    assert len(corridor.upstream.connections) == cut + 1
 
 
 # -- every octet in every gadget (SM-05) ----------------------------------------------------------------------------
