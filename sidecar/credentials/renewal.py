@@ -7,6 +7,8 @@ section 4.14) alive among many instances and keys:
   after taking the lock.
 * What came of it is stored before anyone is answered (`writer`).
 * An answer that comes after the timeout is not lost: it is waited for with the lock held, and stored like any other.
+* Who takes the lock over from one that never let go of it waits for a moment and reads again: the other may be alive,
+  and hold a rotated refresh token that the store did not take before the lease was over.
 * `invalid_grant` ends a chain only where the store, read again, holds nothing newer than what was spent.
 
 An application's token has no refresh token to lose: where the store is away it is minted without. Where the
@@ -42,6 +44,8 @@ APP_LOCK_WAIT = 3.0
 """Seconds that an application's token waits for the others of its key; then it is minted all the same."""
 CONFIRM_AFTER = 0.25
 """Seconds between an `invalid_grant` and the reading that confirms it."""
+HEIR_WAITS = 3.0
+"""Seconds for which a lock that was not let go is held before its refresh token is spent."""
 CONSENT_PAUSE = 30.0
 _log = logging.getLogger(__name__)
 _NEEDS_USER = frozenset({"interaction_required", "login_required", "consent_required"})  # OpenID Connect Core 3.1.2.6
@@ -104,6 +108,10 @@ class Renewals:
         async with AsyncExitStack() as stack:
             lease = await self._take_lock(trip, stack)
             sight = await self._look(trip)
+            if lease is not None and lease.inherited and trip.bound.for_user and not sight.answers(trip.eager):
+                _log.info("lock_inherited", extra={"record": trip.name[:20]})
+                await self._kit.sleep(HEIR_WAITS)
+                sight = await self._look(trip)
             if not self._outages.may_spend(sight, trip.provider):
                 raise StoreUnavailableError("the store was away, and others may have spent the refresh token")
             return await self._act(trip, sight, stack, lease)

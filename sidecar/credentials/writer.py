@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from sidecar.credentials.records import Loaded
 
 WRITES = 5
-FIRST_RETRY, LONGEST_RETRY = 0.1, 5.0
+FIRST_RETRY, LONGEST_RETRY = 0.1, 1.0
+"""Seconds. Well below the time for which who takes our lock over waits for us: `renewal.HEIR_WAITS`."""
 STORE_FAULTS = (StoreUnavailableError, StoreBrokenError)
 _log = logging.getLogger(__name__)
 

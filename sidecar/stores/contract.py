@@ -51,6 +51,13 @@ class Lease(Protocol):
     def lost(self) -> bool:
         """Whether the lease ran out although we held it (we were paused, the store was away)."""
 
+    @property
+    def inherited(self) -> bool:
+        """Whether the one before us may not have let go of it: it was killed or paused, or the store was away.
+
+        It may still be about to write what it did under the lock.
+        """
+
 
 class Store(Protocol):
     """Every method may raise `StoreUnavailableError` or `StoreBrokenError`, and no foreign exception.

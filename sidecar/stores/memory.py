@@ -34,6 +34,7 @@ class _Row(NamedTuple):
 
 class _Held:
     lost = False  # nobody else can take the lock of a paused process that shares it with nobody
+    inherited = False
 
 
 class MemoryStore:

@@ -1,7 +1,8 @@
 """When a Redis that is away is asked again: not by everyone, and not at once.
 
 Pure but for its `clock`. After a failed operation (which was tried twice) everybody is refused for a moment; then one
-caller probes for all. It must not know what failed.
+caller probes for all. After an outage that lasted it remembers for a while that there was one. It must not know what
+failed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REST = 0.25
+LONG = 1.0
+"""Seconds from the first failure to the next success that make an outage, not a hiccup: a failover takes longer."""
+SHAKEN_FOR = 10.0
 
 
 class Breaker:
@@ -22,6 +26,13 @@ class Breaker:
         self._clock = clock
         self._open_until: float | None = None
         self._probing = False
+        self._failing_since: float | None = None
+        self._back_at = float("-inf")
+
+    @property
+    def shaken(self) -> bool:
+        """Whether an outage has ended within the last `SHAKEN_FOR` seconds."""
+        return self._clock() < self._back_at + SHAKEN_FOR
 
     @property
     def closed(self) -> bool:
@@ -39,12 +50,17 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Redis answered."""
+        if self._failing_since is not None and self._clock() >= self._failing_since + LONG:
+            self._back_at = self._clock()
+        self._failing_since = None
         self._open_until = None
         self._probing = False
 
     def failed(self) -> None:
         """Redis did not answer."""
-        self._open_until = self._clock() + REST
+        now = self._clock()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        self._open_until = now + REST
         self._probing = False
 
     def gave_up(self) -> None:

@@ -53,6 +53,11 @@ class RedisDriver:
             raise _translated(error) from None
         self._closed = False
 
+    @property
+    def shaken(self) -> bool:
+        """Whether Redis is just back from an outage, as after a failover."""
+        return self._breaker.shaken
+
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
         """Run a script and return its reply. Keys are of one slot."""
         return await self._ask(lambda: self._evaluate(script, keys, arguments))

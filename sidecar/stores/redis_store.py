@@ -1,7 +1,8 @@
 """The store contract over Redis: which keys there are, what a script's answer means, when replicas are waited for.
 
 Keys are `PREFIX:{TAG}KIND:NAME`: the tag of the name, so that what belongs together is on one slot of a cluster; kind r
-for a record, t for its tombstone, l for a lock, w for a wait. It must not speak with redis-py: `redis_driver` does.
+for a record, t for its tombstone, l for a lock, m for its mark, w for a wait. It must not speak with redis-py:
+`redis_driver` does.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class RedisStore:
         self._changes = RedisChanges(
             self._connection, f"{target.prefix}:{{log}}", f"{target.prefix}:{target.database}:changes"
         )
-        self._locks = RedisLocks(self._lock_step)
+        self._locks = RedisLocks(self._lock_step, lambda: self._driver is not None and self._driver.shaken)
         self._leases = Leases(self._locks)
         self._replicas = 0
         self._asked_at = float("-inf")
@@ -135,8 +136,11 @@ class RedisStore:
             await self._replicate(key)
         return done
 
-    async def _lock_step(self, script: record.Script, name: str, arguments: tuple[str, ...]) -> bool:
-        return _yes(await self._run(script, [self._key("l", name)], arguments))
+    async def _lock_step(self, script: record.Script, name: str, arguments: tuple[str, ...]) -> int:
+        answer = await self._run(script, [self._key("l", name), self._key("m", name)], arguments)
+        if answer not in (0, 1, 2):
+            raise StoreUnavailableError("Redis: unexpected reply")
+        return int(answer)
 
     def _arguments(self, key: str, expected: int | None, now: float, write: str) -> tuple[str, ...]:
         announcement = self._changes.announcement(key, write)

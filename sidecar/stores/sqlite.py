@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import StoreBrokenError
 from sidecar.stores.contract import TOMBSTONE_LIFE, Record, Store
+from sidecar.stores.leases import Taken
 from sidecar.stores.sqlite_file import CRC, RECOVERY, Connection, SqliteFile, number, record_crc
 from sidecar.stores.threaded import ThreadedStore
 
@@ -38,9 +39,12 @@ SWEEP = (
         WHERE key IN (SELECT key FROM records WHERE expires_at <= :now AND value IS NOT NULL LIMIT 1000)""",
     """DELETE FROM records
         WHERE key IN (SELECT key FROM records WHERE expires_at <= :now AND value IS NULL LIMIT 1000)""",
-    "DELETE FROM locks WHERE expires_at <= :now",
+    "DELETE FROM locks WHERE expires_at + :life <= :now",
 )
-"""Expired records lose their value and keep their version for a time; then they go."""
+"""Expired records lose their value and keep their version for a time; then they go. So do locks that nobody let go."""
+INHERITED = "+"
+"""Stands before the owner of a lock that was taken from one who never let go of it."""
+OURS = "name = :name AND owner IN (:owner, :mark || :owner)"
 
 
 class SqliteRecords:
@@ -86,28 +90,34 @@ class SqliteRecords:
             rows = connection.execute(KEYS, {"low": prefix, "high": prefix + "\x7f", "now": self._clock()})
             return [key for (key,) in rows]
 
-    def take(self, name: str, owner: str, lease: float) -> bool:
+    def take(self, name: str, owner: str, lease: float) -> Taken:
         """See `Locks.take`. Asking while another holds the lock writes nothing."""
         with self._reading() as connection:
             if self._held(connection, name):
-                return False
+                return Taken.NO
         with self._transaction() as connection:
             if self._held(connection, name):
-                return False
-            row = (name, owner, lease, self._clock() + lease)
+                return Taken.NO
+            left = connection.execute("SELECT 1 FROM locks WHERE name = ?", (name,)).fetchone()
+            row = (name, INHERITED + owner if left else owner, lease, self._clock() + lease)
             connection.execute("INSERT OR REPLACE INTO locks VALUES (?, ?, ?, ?)", row)
-        return True
+        return Taken.INHERITED if left else Taken.CLEAN
 
     def renew(self, name: str, owner: str, lease: float) -> bool:
         """See `Locks.renew`."""
-        statement = "UPDATE locks SET expires_at = ? WHERE name = ? AND owner = ?"
+        ours = {"name": name, "owner": owner, "mark": INHERITED, "ends": self._clock() + lease}
         with self._transaction() as connection:
-            return connection.execute(statement, (self._clock() + lease, name, owner)).rowcount == 1
+            return connection.execute(f"UPDATE locks SET expires_at = :ends WHERE {OURS}", ours).rowcount == 1  # noqa: S608
 
-    def release(self, name: str, owner: str) -> None:
+    def release(self, name: str, owner: str, unused: bool = False) -> None:
         """See `Locks.release`."""
+        ours = {"name": name, "owner": owner, "mark": INHERITED, "now": self._clock()}
         with self._transaction() as connection:
-            connection.execute("DELETE FROM locks WHERE name = ? AND owner = ?", (name, owner))
+            if unused:
+                give_back = f"UPDATE locks SET expires_at = :now WHERE {OURS} AND owner <> :owner"  # noqa: S608
+                connection.execute(give_back, ours)
+                ours["mark"] = ""
+            connection.execute(f"DELETE FROM locks WHERE {OURS}", ours)  # noqa: S608
 
     def changes(self) -> list[str]:
         """See `Disk.changes`. Costs a look at shared memory and one at the newest row while nobody else writes."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sidecar.stores.contract import Lease, Record
+    from sidecar.stores.leases import Taken
 
 PATIENCE = 10.0  # seconds for one operation, those before it in the queue included
 OPENING_PATIENCE = 120.0  # the first one reads the whole file
@@ -48,13 +49,13 @@ class Disk(Protocol):
     def keys(self, prefix: str) -> list[str]:
         """See `Store.keys`."""
 
-    def take(self, name: str, owner: str, lease: float) -> bool:
+    def take(self, name: str, owner: str, lease: float) -> Taken:
         """See `Locks.take`."""
 
     def renew(self, name: str, owner: str, lease: float) -> bool:
         """See `Locks.renew`."""
 
-    def release(self, name: str, owner: str) -> None:
+    def release(self, name: str, owner: str, unused: bool = False) -> None:
         """See `Locks.release`."""
 
     def changes(self) -> list[str]:
@@ -93,14 +94,14 @@ class _Worker:
             self._complaints.failed(error)
             raise
 
-    async def take(self, name: str, owner: str, lease: float) -> bool:
+    async def take(self, name: str, owner: str, lease: float) -> Taken:
         return await self.run(partial(self.disk.take, name, owner, lease))
 
     async def renew(self, name: str, owner: str, lease: float) -> bool:
         return await self.run(partial(self.disk.renew, name, owner, lease))
 
-    async def release(self, name: str, owner: str) -> None:
-        await self.run(partial(self.disk.release, name, owner))
+    async def release(self, name: str, owner: str, unused: bool = False) -> None:
+        await self.run(partial(self.disk.release, name, owner, unused))
 
     async def close(self) -> None:
         if not self._closed:

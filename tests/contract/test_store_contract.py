@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -366,6 +367,39 @@ async def test_a_lock_held_longer_than_its_lease_is_renewed(store, lease):
                 pytest.fail("the lock was held twice")
 
 
+async def test_a_lock_that_was_let_go_is_not_inherited(store):
+    """Neither in order, nor by an error, nor by who was cancelled while he held it: there is nothing to wait for."""
+    for error in (None, LookupError, asyncio.CancelledError):
+        with suppress(LookupError, asyncio.CancelledError):
+            async with store.lock("name", wait=1) as held:
+                assert not held.inherited
+                if error:
+                    raise error
+
+
+async def test_a_lock_that_was_taken_for_nothing_is_inherited_by_the_next(shared_url, monkeypatch):
+    """Who had the lock of a killed holder without knowing it, its answer being lost, has not waited for the dead one."""
+    store = open_store(shared_url)
+    async with other_process(shared_url) as other:
+        await other("lock", "name", 0.3, 5)
+        await other.kill()
+        await asyncio.sleep(0.4)
+        take = store._leases._locks.take
+
+        async def lose_the_answer(*arguments):
+            assert await take(*arguments)
+            raise StoreUnavailableError("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._leases._locks, "take", lose_the_answer)
+            with pytest.raises(StoreUnavailableError):
+                async with store.lock("name", wait=1):
+                    pytest.fail("the answer was lost")
+        async with store.lock("name", wait=1) as held:
+            assert held.inherited
+    await store.close()
+
+
 async def test_a_lock_is_free_after_an_error_of_its_holder(store):
     """An exception passes through and leaves no lock."""
     with pytest.raises(LookupError):
@@ -426,6 +460,9 @@ async def test_a_killed_holder_is_taken_over_after_its_lease(shared_url, lease):
         await other.kill()
         async with store.lock("name", wait=3) as held:
             assert not held.lost
+            assert held.inherited
+        async with store.lock("name", wait=3) as held:
+            assert not held.inherited
     await store.close()
 
 

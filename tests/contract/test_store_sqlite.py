@@ -14,8 +14,9 @@ from contextlib import closing
 import pytest
 
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
-from sidecar.stores import open_store, sqlite_file
+from sidecar.stores import leases, open_store, sqlite_file
 from sidecar.stores.contract import TOMBSTONE_LIFE, Record
+from sidecar.stores.leases import Taken
 from sidecar.stores.sqlite import SqliteRecords
 from tests.support.other_process import other_process
 
@@ -377,6 +378,40 @@ async def test_a_file_that_stays_locked_is_unavailable_and_the_loop_goes_on(path
     await store.close()
 
 
+async def test_a_holder_that_could_not_renew_its_lease_is_told_from_one_that_let_go(path, monkeypatch):
+    """Nothing could be written for longer than the lease: who takes the lock then learns that its holder may be alive."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT", 0.05)
+    one, two = open_store(f"sqlite:{path}"), open_store(f"sqlite:{path}")
+    await one.ping()
+    with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+        async with one.lock("name", lease=0.3) as held:
+            blocker.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(0.5)
+            blocker.execute("ROLLBACK")
+            async with two.lock("name", wait=2) as taken:
+                assert (held.lost, taken.lost, taken.inherited) == (True, False, True)
+        async with two.lock("name", wait=2) as taken:
+            assert not taken.inherited
+    await one.close()
+    await two.close()
+
+
+async def test_a_holder_renews_its_lease_as_soon_as_the_store_is_back(path, monkeypatch):
+    """A renewal that failed is not put off by a third of the lease, which may be all that is left of it."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT", 0.0)
+    monkeypatch.setattr(leases, "RENEW_AGAIN", 0.02)
+    store = open_store(f"sqlite:{path}")
+    async with store.lock("name", lease=1.2) as held:
+        with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+            blocker.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(0.5)  # the first renewal, at 0.4, failed; the next one would be at 0.8
+            blocker.execute("ROLLBACK")
+        await asyncio.sleep(0.15)
+        assert columns(path, "SELECT expires_at FROM locks")[0][0] > time.time() + 0.9
+        assert not held.lost
+    await store.close()
+
+
 # -- schema --------------------------------------------------------------------------------------------------------
 
 
@@ -444,3 +479,16 @@ def test_a_dead_holder_s_lock_ends_although_the_clock_jumped(path, step):
         assert not records.renew("name", "dead", 15)
         records.release("name", "dead")
         assert not records.take("name", "third", 15)
+
+
+def test_a_lock_that_nobody_let_go_is_remembered_for_a_day(path):
+    """However long nothing could be written: the first write after it sweeps what nobody needs, and not this."""
+    clock = Clock()
+    with closing(SqliteRecords(path, clock)) as records:
+        records.take("name", "away", 15)
+        clock.now += 3600
+        records.put("other", b"x", None, 1, None)
+        assert records.take("name", "next", 15) is Taken.INHERITED
+        clock.now += TOMBSTONE_LIFE + 3600
+        records.put("other", b"x", 1, 2, None)
+        assert columns(path, "SELECT count(*) FROM locks") == [(0,)]

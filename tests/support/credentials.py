@@ -26,7 +26,7 @@ from sidecar.provider_http import NOT_SENT
 from sidecar.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 USER = TokenSpec("idp", "https://idp.test", "app", "session", scopes=frozenset({"read"}))
 OTHER_ROUTE = replace(USER, scopes=frozenset({"write"}))
@@ -158,6 +158,11 @@ def keyed(spec: TokenSpec, session: str | None = None) -> TokenKey:
     return TokenKey(spec.fingerprint, APPLICATION if session is None else session)
 
 
+async def no_time(_seconds: float) -> None:
+    """Sleep for no time, but let others work."""
+    await asyncio.sleep(0)
+
+
 class Bench:
     """A broker, its store and its authorization server under one clock."""
 
@@ -169,7 +174,9 @@ class Bench:
         self.specs = {spec.fingerprint: spec for spec in specs}
         self.broker = self.another()
 
-    def another(self, store: Any = None, *, local: bool = False) -> Broker:
+    def another(
+        self, store: Any = None, *, local: bool = False, sleep: Callable[[float], Awaitable[None]] = no_time
+    ) -> Broker:
         """Return one more instance over the same store."""
         return Broker(
             self.specs,
@@ -178,7 +185,7 @@ class Bench:
             self.vault,
             clock=self.clock,
             jitter=lambda: 1.0,
-            sleep=lambda _seconds: asyncio.sleep(0),
+            sleep=sleep,
             local=local,
         )
 

@@ -20,7 +20,7 @@ from sidecar.stores.memory import MemoryStore
 from tests.support.credentials import APP, OTHER_ROUTE, USER, Bench, Clock, keyed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sidecar.stores.contract import Record
 
@@ -42,6 +42,7 @@ class View:
         self.unsure = False
         self.deaf = False
         self.lost = False
+        self.inherited = False
         self.heard: Callable[[str], None] = lambda _key: None
         views.append(self)
 
@@ -497,6 +498,89 @@ async def test_rotated_refresh_token_that_the_store_refuses_is_kept_and_the_old_
     assert await pair.at(pair.one) == "access.alice.read.2"
     assert pair.server.calls == 1
     assert not pair.server.killed
+
+
+class Sleeps:
+    """Sleeps of one instance: noted, and on the way what is to happen meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.seconds: list[float] = []
+        self._meanwhile = meanwhile
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await asyncio.sleep(0)
+        if self._meanwhile and seconds == renewal.HEIR_WAITS:
+            await self._meanwhile()
+
+
+def heir(pair: Pair, sleeps: Sleeps) -> Broker:
+    """Return an instance that gets any lock, and is told that nobody has let go of it."""
+    view = View(pair.base, pair.views)
+    view.inherited = True
+
+    @asynccontextmanager
+    async def lock(_name: str, **_options: float) -> AsyncIterator[View]:
+        yield view
+
+    view.lock = lock  # type: ignore[method-assign]
+    return pair.another(view, sleep=sleeps)
+
+
+async def test_refresh_token_of_a_lock_that_ran_out_is_not_spent_before_its_holder_could_write(pair: Pair) -> None:
+    """[RF-04] [ST-03] The store took nothing for longer than the lease; back again, both come at once."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.views[0].away = {"put"}
+    assert (await refused(pair.at(pair.one))).name == "store_unavailable"
+
+    async def the_store_is_back() -> None:
+        pair.views[0].away = set()
+        await pair.idle()
+
+    sleeps = Sleeps(the_store_is_back)
+    taker = heir(pair, sleeps)
+    assert await asyncio.wait_for(pair.at(taker), 5) == "access.alice.read.2"
+    assert (pair.server.calls, pair.server.killed) == (1, [])
+    assert sleeps.seconds == [renewal.HEIR_WAITS]
+    await taker.close(1)
+
+
+async def test_holder_that_is_dead_is_waited_for_once_and_then_renewed_after(pair: Pair) -> None:
+    """[RF-05] Its refresh token may not have been spent: trying it is all that is left."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    sleeps = Sleeps()
+    taker = heir(pair, sleeps)
+    assert await asyncio.wait_for(pair.at(taker), 5) == "access.alice.read.2"
+    assert sleeps.seconds == [renewal.HEIR_WAITS]
+    await taker.close(1)
+
+
+async def test_heir_that_finds_a_new_token_or_is_an_application_waits_for_nobody(pair: Pair) -> None:
+    """Only a refresh token can be spent twice."""
+    await pair.sign_in("alice")
+    sleeps = Sleeps()
+    taker = heir(pair, sleeps)
+    assert await pair.at(taker) == "access.alice.sign-in.1"
+    assert (await taker.obtain(keyed(APP))).token
+    assert sleeps.seconds == []
+    await taker.close(1)
+
+
+async def test_holder_that_could_not_store_tries_again_well_within_the_time_that_an_heir_waits(pair: Pair) -> None:
+    """[ST-03] However long the store has been away."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    sleeps, view = Sleeps(), View(pair.base, pair.views)
+    holder = pair.another(view, sleep=sleeps)
+    view.away = {"put"}
+    await refused(pair.at(holder))
+    await pair.idle()
+    assert len(sleeps.seconds) > 10
+    assert 2 * max(sleeps.seconds) < renewal.HEIR_WAITS
+    view.away = set()
+    await holder.close(1)
 
 
 async def test_valid_token_goes_on_while_the_rotated_refresh_token_is_not_stored(pair: Pair) -> None:

@@ -1,0 +1,33 @@
+"""When a Redis that is away is asked again, and what is remembered of an outage."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.stores.redis_breaker import LONG, REST, SHAKEN_FOR, Breaker
+from tests.support.credentials import Clock
+
+
+@pytest.mark.parametrize(("lasted", "shaken"), [(LONG / 2, False), (LONG, True), (60.0, True)])
+def test_outage_that_lasted_is_remembered_for_a_while_and_a_hiccup_is_not(lasted: float, shaken: bool) -> None:
+    """[RD-06] A failover takes seconds, and may lose a lock; a dropped connection loses none."""
+    clock = Clock()
+    breaker = Breaker(clock)
+    breaker.failed()
+    clock.now += lasted
+    breaker.failed()
+    breaker.succeeded()
+    assert breaker.shaken is shaken
+    clock.now += SHAKEN_FOR
+    assert not breaker.shaken
+
+
+def test_hiccups_with_successes_between_them_make_no_outage() -> None:
+    """[RD-06] Only what fails without a break counts."""
+    clock = Clock()
+    breaker = Breaker(clock)
+    for _ in range(20):
+        breaker.failed()
+        clock.now += REST
+        breaker.succeeded()
+    assert not breaker.shaken
