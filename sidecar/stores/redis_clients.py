@@ -14,42 +14,43 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
 
+from sidecar.stores.redis_names import named
+
 if TYPE_CHECKING:
+    from sidecar.stores.redis_names import Lookups
     from sidecar.stores.redis_url import Login, Node, RedisTarget, Tls
 
 AT_ONCE = 16
 SPARE = 4  # connections beyond those: subscription, listing of keys
 
 
-def connect(target: RedisTarget) -> tuple[Any, Any]:
+def connect(target: RedisTarget, lookups: Lookups) -> tuple[Any, Any]:
     """Return the client, and the Sentinels where there are some (else None). OSError: a file for TLS is no good."""
     options = {**_options(target), **_login(target.login)}
     context = _context(target.tls) if target.tls else None
+    plain = named(_with(context, SSLConnection) if context else Connection, lookups)
     if target.clustered:
-        return _cluster(target, context, options), None
+        return _cluster(target, plain, options, tls=context is not None), None
     if not target.master:
-        return _single(target.nodes[0], context, {"db": target.database, **options}), None
+        return _single(target.nodes[0], plain, {"db": target.database, **options}), None
     sentinels = Sentinel(())  # type: ignore[no-untyped-call]
     login = _login(target.sentinel_login)
-    sentinels.sentinels = [_single(node, context, {**options, **login}) for node in target.nodes]
-    kind = _with(context, SentinelManagedSSLConnection) if context else SentinelManagedConnection
+    sentinels.sentinels = [_single(node, plain, {**options, **login}) for node in target.nodes]
+    kind = named(_with(context, SentinelManagedSSLConnection) if context else SentinelManagedConnection, lookups)
     return sentinels.master_for(target.master, connection_class=kind, db=target.database, **options), sentinels
 
 
-def _single(node: Node, context: SSLContext | None, options: dict[str, Any]) -> Any:
-    kind = _with(context, SSLConnection) if context else Connection
+def _single(node: Node, kind: type[Connection], options: dict[str, Any]) -> Any:
     return Redis.from_pool(ConnectionPool(connection_class=kind, host=node.host, port=node.port, **options))
 
 
-def _cluster(target: RedisTarget, context: SSLContext | None, options: dict[str, Any]) -> Any:
+def _cluster(target: RedisTarget, kind: type[Connection], options: dict[str, Any], *, tls: bool) -> Any:
     nodes = [ClusterNode(node.host, node.port) for node in target.nodes]
-    client = RedisCluster(startup_nodes=nodes, require_full_coverage=False, ssl=context is not None, **options)
-    if context:
-        kind = _with(context, SSLConnection)
-        client.connection_kwargs["connection_class"] = kind
-        client.nodes_manager.connection_kwargs["connection_class"] = kind
-        for node in client.nodes_manager.startup_nodes.values():
-            node.connection_class = kind
+    client = RedisCluster(startup_nodes=nodes, require_full_coverage=False, ssl=tls, **options)
+    client.connection_kwargs["connection_class"] = kind
+    client.nodes_manager.connection_kwargs["connection_class"] = kind
+    for node in client.nodes_manager.startup_nodes.values():
+        node.connection_class = kind
     return client
 
 

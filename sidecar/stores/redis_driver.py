@@ -20,6 +20,7 @@ from sidecar.errors import StoreUnavailableError
 from sidecar.stores.complaints import Complaints
 from sidecar.stores.redis_breaker import Breaker
 from sidecar.stores.redis_clients import AT_ONCE, connect
+from sidecar.stores.redis_names import Lookups
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -47,8 +48,9 @@ class RedisDriver:
         self._breaker = Breaker()
         self._complaints = Complaints()
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._lookups = Lookups()
         try:
-            self._client, self._sentinels = connect(target)
+            self._client, self._sentinels = connect(target, self._lookups)
         except OSError as error:  # a file for TLS
             raise _translated(error) from None
         self._closed = False
@@ -111,6 +113,7 @@ class RedisDriver:
         for owner in (self._client, self._sentinels):
             if owner is not None:
                 await owner.aclose()
+        await self._lookups.close()
 
     # -- one operation --------------------------------------------------------------------------------------------
 

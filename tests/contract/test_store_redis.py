@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
+import socket
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -404,6 +406,42 @@ async def test_the_clock_of_the_redis_host_does_not_matter(shared, hours):
         assert (await store.get("key"))[:2] == (b"x", 1)
         assert 25_000 < shared.ask("PTTL", record_key(store, "key")) <= 30_000
         assert await store.keys("") == ["key"]
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_name_that_is_looked_up_for_longer_than_is_waited_leaves_no_error_behind(monkeypatch):
+    """[RD-01] The lookup fails when nobody waits any more: one is under way at a time, and asyncio has no complaint."""
+    asked = []
+
+    async def late(host, *_arguments, **_options):
+        asked.append(host)
+        await asyncio.sleep(0.3)
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", late)
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    async with opened(6379, "&timeout=0.05", host="redis.test") as store:
+        for _ in range(3):
+            with suppress(StoreUnavailableError):
+                await store.ping()
+        assert len(asked) == 1
+        await until(lambda: not store._connection()._lookups._under_way, SOON)
+    gc.collect()
+    assert complaints == []
+
+
+async def test_a_name_with_several_addresses_is_tried_at_each(shared, monkeypatch):
+    """[RD-01] The first one refuses, the second one answers."""
+
+    async def two(*_arguments, **_options):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.9", "127.0.0.1")]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two)
+    async with opened(shared.port, host="redis.test") as store:
+        await store.ping()
 
 
 # -- the wire ------------------------------------------------------------------------------------------------------
