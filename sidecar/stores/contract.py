@@ -103,7 +103,7 @@ class Store(Protocol):
         """
 
     async def ping(self) -> None:
-        """Return when the store answers."""
+        """Return when the store answers, and takes writes as far as is known: where the last one failed it is tried."""
 
     async def close(self) -> None:
         """Release everything; nothing is lost."""

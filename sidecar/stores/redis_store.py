@@ -18,6 +18,7 @@ from sidecar.stores.contract import Record, check_version
 from sidecar.stores.leases import Leases
 from sidecar.stores.redis_changes import RedisChanges, new_id
 from sidecar.stores.redis_locks import RedisLocks
+from sidecar.stores.writes import Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +52,7 @@ class RedisStore:
             self._connection, f"{target.prefix}:{{log}}", f"{target.prefix}:{target.database}:changes"
         )
         self._locks = RedisLocks(self._lock_step, lambda: self._driver is not None and self._driver.shaken)
+        self._writes = Writes(self._locks)
         self._leases = Leases(self._locks)
         self._replicas = 0
         self._asked_at = float("-inf")
@@ -72,12 +74,14 @@ class RedisStore:
             raise ValueError(f"a value has at most {record.LARGEST} bytes")
         now, write = self._clock(), new_id()
         whole = record.whole(self._key("r", key), bytes(value), version, expires_at, now, write)
-        return await self._write(record.PUT, key, write, (*self._arguments(key, expected, now, write), *whole))
+        with self._writes.noted(key, len(value)):
+            return await self._write(record.PUT, key, write, (*self._arguments(key, expected, now, write), *whole))
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         """See `Store.delete`."""
         write = new_id()
-        return await self._write(record.DELETE, key, write, self._arguments(key, expected, self._clock(), write))
+        with self._writes.noted(key):
+            return await self._write(record.DELETE, key, write, self._arguments(key, expected, self._clock(), write))
 
     async def keys(self, prefix: str) -> list[str]:
         """See `Store.keys`. Looks at every key of the Redis: for operators, not for requests."""
@@ -100,11 +104,13 @@ class RedisStore:
         """See `Store.ping`."""
         await self._changes.begin()
         await self._connection().ping()
+        await self._writes.check()
 
     async def close(self) -> None:
         """See `Store.close`."""
         if not self._closed:
             await self._changes.close()
+            await self._writes.close()
             await self._leases.settle()
             await self._locks.close()
             self._closed = True
@@ -137,7 +143,8 @@ class RedisStore:
         return done
 
     async def _lock_step(self, script: record.Script, name: str, arguments: tuple[str, ...]) -> int:
-        answer = await self._run(script, [self._key("l", name), self._key("m", name)], arguments)
+        with self._writes.noted(name):
+            answer = await self._run(script, [self._key("l", name), self._key("m", name)], arguments)
         if answer not in (0, 1, 2):
             raise StoreUnavailableError("Redis: unexpected reply")
         return int(answer)

@@ -18,6 +18,7 @@ from sidecar.errors import StoreBrokenError, StoreUnavailableError
 from sidecar.stores.complaints import Complaints
 from sidecar.stores.contract import check_version
 from sidecar.stores.leases import Leases
+from sidecar.stores.writes import Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,7 @@ class _Worker:
 
     def __init__(self, name: str, disk: Disk) -> None:
         self.disk = disk
+        self.writes = Writes(self)
         self._closed = False
         self._complaints = Complaints()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{name}-store")
@@ -95,13 +97,16 @@ class _Worker:
             raise
 
     async def take(self, name: str, owner: str, lease: float) -> Taken:
-        return await self.run(partial(self.disk.take, name, owner, lease))
+        with self.writes.noted(name):
+            return await self.run(partial(self.disk.take, name, owner, lease))
 
     async def renew(self, name: str, owner: str, lease: float) -> bool:
-        return await self.run(partial(self.disk.renew, name, owner, lease))
+        with self.writes.noted(name):
+            return await self.run(partial(self.disk.renew, name, owner, lease))
 
     async def release(self, name: str, owner: str, unused: bool = False) -> None:
-        await self.run(partial(self.disk.release, name, owner, unused))
+        with self.writes.noted(name):
+            await self.run(partial(self.disk.release, name, owner, unused))
 
     async def close(self) -> None:
         if not self._closed:
@@ -136,11 +141,13 @@ class ThreadedStore:
     ) -> bool:
         """See `Store.put`."""
         check_version(expected, version)
-        return await self._worker.run(partial(self._disk.put, key, value, expected, version, expires_at))
+        with self._worker.writes.noted(key, len(value)):
+            return await self._worker.run(partial(self._disk.put, key, value, expected, version, expires_at))
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         """See `Store.delete`."""
-        return await self._worker.run(partial(self._disk.delete, key, expected))
+        with self._worker.writes.noted(key):
+            return await self._worker.run(partial(self._disk.delete, key, expected))
 
     async def keys(self, prefix: str) -> list[str]:
         """See `Store.keys`."""
@@ -160,12 +167,14 @@ class ThreadedStore:
         await self._worker.run(self._disk.ping, OPENING_PATIENCE)
         if self._inspection is None:
             self._inspection = asyncio.get_running_loop().create_task(self._inspect())
+        await self._worker.writes.check()
 
     async def close(self) -> None:
         """See `Store.close`."""
         for task in (self._polling, self._inspection):
             if task:
                 task.cancel()
+        await self._worker.writes.close()
         await self._leases.settle()
         await self._worker.close()
 

@@ -230,6 +230,23 @@ async def test_a_server_that_refuses_is_unavailable_and_nothing_is_written(redis
         change(redis)
         for _ in range(3):
             assert await seconds(put(store, value=b"y", expected=1, version=2)) < COSTS
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()  # although some of these still answer
+
+
+async def test_a_server_without_memory_is_no_readiness_until_it_takes_writes_again(redis):
+    """[RD-13] It answers all the while, and nobody else writes."""
+    async with opened(redis.port) as store:
+        await store.ping()
+        redis.ask_all(["CONFIG", "SET", "maxmemory-policy", "noeviction"], ["CONFIG", "SET", "maxmemory", "1"])
+        with suppress(StoreUnavailableError):
+            await put(store)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                await store.ping()
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        await store.ping()
+        assert redis.ask("KEYS", f"{store.test_prefix}:*trial*") == []
 
 
 async def test_an_address_that_leads_to_another_master_is_looked_up_anew(redis):

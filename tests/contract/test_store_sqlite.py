@@ -14,7 +14,7 @@ from contextlib import closing
 import pytest
 
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
-from sidecar.stores import leases, open_store, sqlite_file
+from sidecar.stores import leases, open_store, sqlite_file, writes
 from sidecar.stores.contract import TOMBSTONE_LIFE, Record
 from sidecar.stores.leases import Taken
 from sidecar.stores.sqlite import SqliteRecords
@@ -356,6 +356,47 @@ async def test_a_full_disk_keeps_the_old_value_and_recovers(path, rooms):
         assert await other("put", "key", "ff" * 100_000, 1, 2) is True
         await other.kill()
     assert read(path) == RECORDS | {"key": Record(b"\xff" * 100_000, 2)}
+
+
+@pytest.mark.parametrize("write", ["put", "lock"])
+async def test_a_full_disk_is_no_readiness_until_it_takes_what_it_refused(path, write):
+    """[ST-03] It can still be read, and small things may still fit: what failed is tried anew, in its size."""
+    async with other_process(f"sqlite:{path}") as other:
+        await other("put", "key", "00" * 3000, None, 1)
+        assert await other("ping") is None
+        wal = path.with_name("store.db-wal").stat().st_size
+        await other("limit_files", wal)
+        failing = ("put", "key", "ff" * 100_000, 1, 2) if write == "put" else ("lock", "name", 15, 1)
+        assert await other(*failing) == "StoreUnavailableError"
+        assert [await other("ping"), await other("ping")] == ["StoreUnavailableError"] * 2
+        await other("limit_files", wal + 30_000)
+        assert await other("ping") == ("StoreUnavailableError" if write == "put" else None)
+        await other("limit_files", None)
+        assert await other("ping") is None
+        await other("exit")
+    assert read(path) == {"key": Record(b"\0" * 3000, 1)}
+    assert columns(path, "SELECT count(*) FROM locks") == [(0,)]
+
+
+async def test_a_trial_of_a_store_that_hangs_is_waited_for_shortly_and_made_once(path, monkeypatch):
+    """Who asks whether the store is ready gets an answer, and does not make its queue longer."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT", 0.3)
+    monkeypatch.setattr(writes, "PATIENCE", 0.05)
+    store = open_store(f"sqlite:{path}")
+    await store.put("key", b"x", expected=None, version=1)
+    trials = []
+    take = store._disk.take
+    monkeypatch.setattr(store._disk, "take", lambda *arguments: trials.append(arguments) or take(*arguments))
+    with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError):
+            await store.put("key", b"y", expected=1, version=2)
+        answers = await asyncio.gather(*(store.ping() for _ in range(4)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [StoreUnavailableError] * 4
+        assert len(trials) == 1
+    await store._worker.writes._trial
+    await store.ping()
+    await store.close()
 
 
 async def test_a_file_that_stays_locked_is_unavailable_and_the_loop_goes_on(path, monkeypatch):
