@@ -116,6 +116,13 @@ class AuthorizationServer:
         self.requests[BACKED_OFF] += 1
         return refusal
 
+    def turned_away(self, *, urgent: bool) -> Unavailable | None:
+        """Return what any token request would be told at once, None where it depends on the request, or may be sent."""
+        until = self._pacer.provider_hold(now := self._clock())
+        refusal = self._crowded(Urgency(urgent=urgent)) if until is None else Unavailable("backing_off", until - now)
+        self.requests[BACKED_OFF] += refusal is not None
+        return refusal
+
     def resting(self) -> float:
         """Return the seconds for which no token request is sent, after failures of the whole provider."""
         until = self._pacer.provider_hold(now := self._clock())

@@ -44,6 +44,9 @@ class Rotating:
     async def revoke(self, _token: Secret, _hint: str) -> bool:
         return True
 
+    def turned_away(self, *, urgent: bool) -> None:
+        del urgent
+
     def resting(self) -> float:
         return 0.0
 

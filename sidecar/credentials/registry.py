@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sidecar.gate import Urgency
-    from sidecar.model import Form, Outcome, Secret, TokenSpec
+    from sidecar.model import Form, Outcome, Secret, TokenSpec, Unavailable
 
 
 class AuthorizationServer(Protocol):
@@ -35,6 +35,9 @@ class AuthorizationServer(Protocol):
 
         `wanted` is asked in the moment of sending; where it says no, nothing is sent and the outcome is unavailable.
         """
+
+    def turned_away(self, *, urgent: bool) -> Unavailable | None:
+        """Return what any token request would be told at once; see `provider.AuthorizationServer`."""
 
     def resting(self) -> float:
         """Return the seconds for which no token request is sent, after failures."""

@@ -89,7 +89,13 @@ class Renewals:
 
     async def _with_store(self, trip: Trip) -> Credential | None:
         sight = await self._look(trip)
-        return self._reader.adopt(trip, sight) if sight.answers(trip.eager) else await self._locked(trip)
+        if sight.answers(trip.eager):
+            return self._reader.adopt(trip, sight)
+        # With thousands in line for the provider, a lock for each who only hears that would be the store's undoing.
+        away = trip.bound.server.turned_away(urgent=not trip.eager)
+        if away is not None:
+            raise _refusal(away, trip)
+        return await self._locked(trip)
 
     def _recalled(self, trip: Trip) -> Sight:
         sight = self._reader.recall(trip)

@@ -70,6 +70,7 @@ class Server:
         self.sending.set()
         self.latency = 0
         self.rest = 0.0
+        self.wait = 0.0  # there are so many in line that nobody gets in for so long
         self.tardy = False  # every request times out, and its answer comes when the gate opens
         self.script: deque[Outcome | None] = deque()
         self.forms: list[dict[str, str]] = []
@@ -121,6 +122,10 @@ class Server:
             await asyncio.sleep(0)
         scripted = self.script.popleft() if self.script else None
         return scripted if scripted is not None else self._answer(dict(form), asked, requested_at)
+
+    def turned_away(self, *, urgent: bool) -> Unavailable | None:
+        del urgent
+        return Unavailable("busy", self.wait) if self.wait else None
 
     def resting(self) -> float:
         return self.rest

@@ -638,6 +638,21 @@ async def test_store_away_refuses_users_without_a_token_and_recovers(pair: Pair)
     assert await pair.at(pair.one) == "access.alice.read.2"
 
 
+async def test_nobody_takes_a_lock_to_hear_that_the_line_before_the_provider_is_too_long(pair: Pair) -> None:
+    """[IDP-18] Ten thousand callers who come again each second would otherwise write twice to the store each time."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    pair.server.wait = 30.0
+    pair.views[0].lock = None  # type: ignore[assignment, method-assign]
+    refusal = await refused(pair.at(pair.one))
+    assert (refusal.name, refusal.retry_after) == ("provider_unavailable", 30.0)
+    assert pair.server.calls == 0
+    pair.server.wait = 0.0
+    assert await pair.at(pair.two) == "access.alice.read.2"
+    pair.clock.now += 2
+    assert await pair.at(pair.one) == "access.alice.read.2"
+
+
 @pytest.mark.parametrize("away", [{"get"}, {"lock"}, {"put"}, {"get", "put", "lock"}], ids=sorted)
 async def test_application_route_does_not_need_the_store(pair: Pair, away: set[str]) -> None:
     """[RF-15] One token request per instance then."""

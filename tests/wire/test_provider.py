@@ -153,6 +153,21 @@ async def test_a_refused_connection_is_unavailable_then_fails_fast(unused_tcp_po
         assert (idp.requests["unavailable"], idp.requests["backed_off"]) == (1, 100)
 
 
+async def test_who_would_be_turned_away_is_told_so_without_asking(unused_tcp_port: int) -> None:
+    """[IDP-18] While the provider is held back everybody, and with too many in line whoever has just come."""
+    clock = Clock()
+    async with client(settings(f"http://127.0.0.1:{unused_tcp_port}"), clock) as idp:
+        assert idp.turned_away(urgent=True) is None
+        await ask(idp)
+        assert idp.turned_away(urgent=False) == Unavailable("backing_off", 1.0)
+        assert idp.requests["backed_off"] == 1
+        clock.now += 2
+        assert idp.turned_away(urgent=True) is None
+        idp._gate.expected_wait = lambda: 60.0  # type: ignore[method-assign]
+        assert idp.turned_away(urgent=True) == Unavailable("busy", 60.0)
+        assert idp.turned_away(urgent=False) is None
+
+
 async def test_a_name_that_does_not_resolve_is_unavailable() -> None:
     """[IDP-01] The reason is a class, not the resolver's words."""
     async with client(settings("http://no-such-host.invalid")) as idp:
