@@ -8,6 +8,7 @@ leave. It decides nothing about the addresses: they are tried in the resolver's 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ class Lookups:
 
     async def addresses(self, host: str) -> list[str]:
         """Return the addresses of a name (an address is its own), at least one; raise OSError where it has none."""
+        if _is_address(host):
+            return [host]
         task = self._under_way.get(host)
         if task is None:
             task = self._under_way[host] = asyncio.get_running_loop().create_task(_look_up(host))
@@ -47,6 +50,14 @@ class Lookups:
 async def _look_up(host: str) -> list[str]:
     infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(info[4][0]) for info in infos))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def named(base: type[Connection], lookups: Lookups) -> type[Connection]:
