@@ -102,5 +102,4 @@ def tell_start(settings: Settings, doors: Doors, **more: object) -> None:
         "started", listeners=listeners, admin=str(doors.admin.address), **login, routes=len(settings.routes), **more
     )
     strain.tell_limited(settings.limits)
-    for warning in settings.warnings:
-        _log.warning("configuration_warning", warning=warning)
+    observing.warned(settings)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sidecar.admin.state import Readiness, Status
     from sidecar.errors import Refusal
     from sidecar.program import Program
+    from sidecar.settings import Settings
     from sidecar.wire.exchange import Exchange
 
 _log = structlog.get_logger()
@@ -73,6 +74,12 @@ def explained(
     """Return what would happen to a request."""
     now = program.clock()
     return explain(program.settings, method, url, session, headers, lambda key: program.broker.peek(key, now))
+
+
+def warned(settings: Settings) -> None:
+    """Write what the configuration is allowed and deserves a second look."""
+    for warning in settings.warnings:
+        _log.warning("configuration_warning", warning=warning)
 
 
 def refused(exchange: Exchange, refusal: Refusal, route: str) -> None:

@@ -79,6 +79,7 @@ class Program:
         self._corridor: Corridor | None = None
         self._retired: list[AuthorizationServer] = []
         self._reloading = asyncio.Lock()
+        self._read = ""  # the digest of the files when they were last read again
         self._drained_by = 0.0  # time.monotonic()
 
     _acceptors: Acceptors
@@ -189,6 +190,7 @@ class Program:
     async def reload(self, environ: Mapping[str, str]) -> bool:
         """Read the file again and take it, whole; on any error keep what is in use and say so."""
         async with self._reloading:
+            self._read = digest(self.settings.files)
             try:
                 new = await asyncio.to_thread(apart.load, self.path, environ)  # thousands of routes take their time
                 prepared = self.prepare(new)
@@ -199,6 +201,7 @@ class Program:
             changed = config.changed_routes(self.settings, new)
             self.commit(prepared)
             _log.info("configuration_reloaded", file=self.path, changed=list(changed))
+            observing.warned(new)
             return True
 
     def prepare(self, new: Settings) -> Prepared:
@@ -235,7 +238,8 @@ class Program:
         while True:
             files = self.settings.files
             async for _ in changes(files, digest(files)):
-                await changed()
+                if digest(files) != self._read:  # else a signal has had it read already
+                    await changed()
                 if self.settings.files != files:
                     break
 

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Check a configuration file.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@common.config_option
 @common.json_option
-def check(file: Path | None, as_json: bool) -> None:
+def check(file: Path | None, config: Path | None, as_json: bool) -> None:
     """Check a configuration FILE and show everything that is wrong with it.
 
-    Without FILE: sidecar.yaml here, then /etc/sidecar/sidecar.yaml.
+    Without FILE: the one that other commands would use.
     """
-    path = common.find(file)
+    path = common.find(file or config)
     if as_json:
         _check_as_json(path)
         return

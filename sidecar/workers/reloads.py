@@ -132,6 +132,8 @@ class Reloads:
         self._last_success, self._valid = time.time(), True
         self._tell_all({"do": "commit"})
         _log.info("configuration_reloaded", file=self._path, changed=list(changed))
+        for warning in self._new.warnings:
+            _log.warning("configuration_warning", warning=warning)
         self._end()
 
     def _reject(self, error: str) -> None:

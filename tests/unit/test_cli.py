@@ -167,6 +167,17 @@ def test_check_broken_file_prints_every_problem_and_ends_with_2(file):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("by", ["option", "variable", "argument"])
+def test_check_finds_the_file_as_other_commands_do(file, by, monkeypatch):
+    """`-c` and SIDECAR_CONFIG name the file, as everywhere; an argument goes before them."""
+    other = file.rename(file.parent / "other.yaml")
+    if by == "variable":
+        monkeypatch.setenv("SIDECAR_CONFIG", str(other))
+    named = {"option": ["-c", str(other)], "variable": [], "argument": ["-c", "nowhere.yaml", str(other)]}[by]
+    result = _call("check", *named)
+    assert (result.exit_code, result.stdout.startswith(f"{other}: OK")) == (0, True), result.output
+
+
 def test_check_warns_and_still_is_ok(file):
     """What deserves a second look is said on stderr; the file is good all the same."""
     text = FIVE_LINES.replace('"https://stats.example.com"', '"http://stats.example.com", insecure: true')
