@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, check_returning
@@ -76,4 +77,11 @@ def check_path(target: Target, lane: Lane) -> None:
 
 
 def _has_token_parameter(path: bytes) -> bool:
-    return any(pair.startswith(TOKEN_PARAMETER) for pair in path.partition(b"?")[2].split(b"&"))
+    query = path.partition(b"?")[2]
+    pairs = query.replace(b";", b"&").split(b"&")  # some take ; for & as well
+    return any(pair.startswith(TOKEN_PARAMETER) or (b"%" in pair and _names_token(pair)) for pair in pairs)
+
+
+def _names_token(pair: bytes) -> bool:
+    name, mark, _ = pair.partition(b"=")
+    return unquote_to_bytes(name) + mark == TOKEN_PARAMETER

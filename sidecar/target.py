@@ -53,7 +53,7 @@ def read_target(head: RequestHead) -> Target:
 @lru_cache(maxsize=_MOST_REMEMBERED)
 def _origin_form(raw: bytes, host: tuple[str, int]) -> Target:
     compared, plain = _path(raw)
-    return Target("origin", "http", host[0], host[1], raw, compared, plain, plain and TOKEN_PARAMETER not in raw)
+    return Target("origin", "http", host[0], host[1], raw, compared, plain, plain and _harmless(raw))
 
 
 @lru_cache(maxsize=_MOST_REMEMBERED)
@@ -67,8 +67,13 @@ def _absolute_form(raw: bytes) -> Target:
     if path[:1] == b"?":
         path = b"/" + path
     compared, plain = _path(path)
-    harmless = plain and scheme == "http" and TOKEN_PARAMETER not in path
+    harmless = plain and scheme == "http" and _harmless(path)
     return Target("absolute", scheme, name, port, path, compared, plain, harmless)
+
+
+def _harmless(path: bytes) -> bool:
+    """Say whether no parameter of the query can be a token, not even under an escaped name."""
+    return TOKEN_PARAMETER not in path and b"%" not in path.partition(b"?")[2]
 
 
 def _authority_form(raw: bytes) -> Target:

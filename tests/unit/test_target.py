@@ -48,7 +48,14 @@ def test_target_is_read(row: tuple[bytes, bytes, str, str, str, int, bytes, str,
 
 @pytest.mark.parametrize(
     "target",
-    [b"/x?access_token=1", b"http://a.test/?a=b&access_token=1", b"/access_token=", b"https://a.test/", b"/%2f"],
+    [
+        b"/x?access_token=1",
+        b"http://a.test/?a=b&access_token=1",
+        b"/access_token=",
+        b"https://a.test/",
+        b"/%2f",
+        b"/x?access%5ftoken=1",
+    ],
 )
 def test_target_that_a_route_may_object_to_is_not_harmless(target: bytes):
     """What may hold a token, what asks for https, and what has two readings is looked at again."""

@@ -115,6 +115,33 @@ def test_spellings_of_one_place_are_one_place(both: dict[str, Corridor], case: C
     run(both, case, variant)
 
 
+TOKENS = [
+    Case(f"HD-05-{name}", b"GET @/x?" + query + b"@ HTTP/1.1\r\nHost: @host@\r\n\r\n", stays=True)
+    for name, query in {
+        "plain": b"access_token=x",
+        "behind-another": b"a=%20&access_token=x",
+        "behind-a-semicolon": b"a=b;access_token=x",
+        "escaped": b"access%5Ftoken=x",
+        "escaped-whole": b"a=b&%61%63%63%65%73%73%5f%74%6f%6b%65%6e=x",
+    }.items()
+]
+NO_TOKENS = [
+    Case(f"HD-05-{name}", b"GET @%b@ HTTP/1.1\r\nHost: @host@\r\n\r\n" % target, (Expected(b"GET", target),))
+    for name, target in {
+        "in-the-path": b"/access_token=x",
+        "in-a-value": b"/x?a=access_token%3Dx",
+        "part-of-a-name": b"/x?my_access_token=x&access_tokens=%20&a%63cess_token_type=y",
+        "escaped-value": b"/x?a=%61ccess_token&b=%zz",
+    }.items()
+]
+
+
+@table(TOKENS, NO_TOKENS, variants=ONE)
+def test_token_in_the_query_is_refused_however_it_is_spelled(both: dict[str, Corridor], case: Case, variant: Variant):
+    """An upstream that decodes names must not find another token than ours; what only looks like one goes on."""
+    run(both, case, variant)
+
+
 HOPELESS = [
     Case(f"SM-24-unfinished-{name}", stream)
     for name, stream in {
