@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 from tests.support.cost import Bare, instructions, messages, whole
 from tests.support.credentials import Bench
 
-MOST = 5.2  # times the bare proxy; when this was last looked at it was 5.04: lower it when that gets less
+# Times the bare proxy. When this was last looked at it was 5.04 on Python 3.11, 5.45 on 3.13, which counts other
+# instructions: lower it when that gets less.
+MOST = 5.2 if sys.version_info < (3, 12) else 5.6
 
 
 async def test_exchange_of_a_user_costs_no_more_instructions_than_it_did() -> None:
