@@ -126,6 +126,8 @@ class Reloads:
     def _commit(self) -> None:
         assert self._new is not None  # noqa: S101 - it is pending
         changed = config.changed_routes(self.settings, self._new)
+        if digest(self.settings.files) != self._seen:  # written again since it was read
+            self._again = True
         self.settings = self._new
         self._seen = digest(self.settings.files)
         self._results["ok"] += 1
