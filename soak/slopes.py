@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 LONGEST = 60.0
+SERVED = 0.5  # share of the requests that are answered by the upstream, or nothing was shown
 EXPECTED = {"200", "401", "login_required", "provider_unavailable", "provider_invalid", "broken", "overloaded"}
 """`broken`: a connection that the sidecar closed while it was idle. All others than these are failures."""
 MORE = """  - {{name: bodies, match: {{host: bodies.internal}}, upstream: "http://127.0.0.1:{port}", as: user}}
   - {{name: sockets, match: {{host: sockets.internal}}, upstream: "http://127.0.0.1:{next_one}", as: user}}
-sessions: {{idle: 30m, absolute: 4h}}
+sessions: {{idle: 4h, absolute: 12h}}
 """
 
 
@@ -273,6 +274,7 @@ async def _work(fleet: Fleet, tasks: Path, wanted: argparse.Namespace) -> dict[s
         "failures": {
             "rising": rising, "wrong": load.tally.wrong[:10], "anothers_token": load.did["another's token"],
             "answers": {kind: count for kind, count in load.tally.kinds.items() if kind not in EXPECTED},
+            "too_few_served": load.tally.kinds.get("200", 0) < SERVED * load.tally.total,
             "too_few_readings": figures["readings"] < 3,
             "damage": fleet.damage(),
         },
@@ -286,8 +288,8 @@ if __name__ == "__main__":
             __doc__.splitlines()[0],
             minutes=(480.0, "how long"),
             scale=(240.0, "how many times as fast the sidecar's time of day runs"),
-            sessions=(200, "that live at once"),
-            turnover=(5.0, "sign-ins a second, each with an end of another session"),
+            sessions=(60, "that live at once"),
+            turnover=(10.0, "sign-ins a second, each with an end of another session"),
             rate=(100.0, "requests a second"),
             callers=(20, "connections"),
             life=(1200.0, "seconds of the sidecar's time that a token lives"),
