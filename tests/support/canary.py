@@ -86,7 +86,7 @@ class Searching:
         fleets = sum(part.name.startswith("fleet") for part in parts)
         self._told = [
             f"{len(secrets)} secrets looked for in {len(files)} files, {size >> 10} KiB, of {fleets} fleets too",
-            f"{len(short)} were too short to look for: {sorted(set(short.values()))}",
+            f"{len(short)} were too short or too plain to look for: {sorted(set(short.values()))}",
         ]
         if self._hits or not secrets:
             session.exitstatus = LEAKED

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHORTEST = 8  # bytes of a spelling; below it chance would write it
 PIECE = 12  # bytes
+DIFFERENT = 3  # characters; a body of one letter is no token of one letter
 STEP = PIECE - SHORTEST + 1
 LONG = 3 * PIECE  # from here on the end of a secret is looked for as well
 
@@ -34,8 +35,8 @@ class Hit(NamedTuple):
 
 
 def unsearchable(secret: str) -> bool:
-    """Say whether a secret is too short to be told from other text."""
-    return len(secret.encode()) < SHORTEST
+    """Say whether a secret is too short to be told from other text, or the same over and over, as the longest tokens."""
+    return len(secret.encode()) < SHORTEST or len(set(secret)) < DIFFERENT
 
 
 def spellings(secret: str) -> Iterator[tuple[str, bytes]]:
@@ -102,17 +103,32 @@ class Finder:
         return list(dict.fromkeys(self._hits(place, text)))
 
     def _hits(self, place: str, text: bytes) -> Iterator[Hit]:
-        windows = self._windows
+        windows, line = self._windows, _Lines(text)
         for at in range(0, len(text) - SHORTEST + 1, STEP):
             if (window := text[at : at + SHORTEST]) in windows:
                 for before, piece, kind, name in windows[window]:
                     if at >= before and text.startswith(piece, at - before):
-                        yield Hit(place, text.count(b"\n", 0, at - before) + 1, kind, name)
+                        yield Hit(place, line.of(at - before), kind, name)
         for piece, kind, name in self._short:
             at = text.find(piece)
             while at >= 0:
-                yield Hit(place, text.count(b"\n", 0, at) + 1, kind, name)
-                at = text.find(piece, at + 1)
+                yield Hit(place, line.of(at), kind, name)
+                at = text.find(piece, at + len(piece))
+
+
+class _Lines:
+    """Numbers of lines in a text, from 1, without counting all of it for each."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._at, self._line = 0, 1
+
+    def of(self, at: int) -> int:
+        if at < self._at:
+            self._at, self._line = 0, 1
+        self._line += self._text.count(b"\n", self._at, at)
+        self._at = at
+        return self._line
 
 
 def places(finder: Finder, texts: Iterable[tuple[str, bytes]]) -> list[Hit]:
