@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sidecar.callers import AppKind, SessionKind
     from sidecar.credentials.broker import Broker
-    from sidecar.credentials.memory import Credential
+    from sidecar.credentials.entry import Credential
     from sidecar.message import Peer, RequestHead, ResponseHead
     from sidecar.metrics import RouteTally
     from sidecar.settings import Login, Match, Route

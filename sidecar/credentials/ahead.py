@@ -8,14 +8,14 @@ provider, no timers; a provider that rests costs one look, however many wait for
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sidecar.credentials.memory import Credential
+    from sidecar.credentials.entry import Credential
     from sidecar.credentials.session_record import Order
     from sidecar.model import TokenKey
 
@@ -25,6 +25,8 @@ SHORTEST = 30.0
 """Seconds of life that a token needs to be worth it."""
 AGAIN = 30.0
 """Seconds after which one that came to nothing is tried again, and as much more by chance."""
+MOST_STALE = 256
+_NOTHING = (-1.0, (0, 0))
 
 
 class Due(NamedTuple):
@@ -41,17 +43,27 @@ class Ahead:
         self._heaps: dict[str, list[tuple[float, int, TokenKey]]] = {}
         self._planned: dict[TokenKey, tuple[float, Order]] = {}
         self._numbers = count()
+        self._stale = 0  # what stands in a heap and was forgotten
         self.under_way: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._planned)
 
-    def plan(self, provider: str, credential: Credential, at: float) -> None:
-        """Look at a token again at the time `at`, unless that is planned already."""
+    def plan(self, provider: str, credential: Credential, at: float) -> float:
+        """Look at a token again at the time `at`, unless that is planned already; return when it is looked at."""
         before = self._planned.get(credential.key)
-        if before is None or before[1] != credential.order:
-            self._planned[credential.key] = (at, credential.order)
-            heappush(self._heaps.setdefault(provider, []), (at, next(self._numbers), credential.key))
+        if before is not None and before[1] == credential.order:
+            return before[0]
+        self._planned[credential.key] = (at, credential.order)
+        heappush(self._heaps.setdefault(provider, []), (at, next(self._numbers), credential.key))
+        return at
+
+    def forget(self, key: TokenKey) -> None:
+        """Look at a token no more, as long as nobody plans it again."""
+        if self._planned.pop(key, None) is not None:
+            self._stale += 1
+            if self._stale > MOST_STALE + len(self._planned):
+                self._tidy()
 
     def providers(self) -> list[str]:
         """Return the providers whose tokens are planned."""
@@ -68,6 +80,14 @@ class Ahead:
                 yield Due(key, planned[1])
         if not heap:
             self._heaps.pop(provider, None)
+
+    def _tidy(self) -> None:
+        self._stale = 0
+        for provider, heap in list(self._heaps.items()):
+            heap[:] = [one for one in heap if self._planned.get(one[2], _NOTHING)[0] == one[0]]
+            heapify(heap)
+            if not heap:
+                del self._heaps[provider]
 
     def begun(self, provider: str) -> None:
         """Take note that a renewal is under way."""

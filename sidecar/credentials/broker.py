@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from sidecar.credentials.attended import Attended, Open
 from sidecar.credentials.counts import Counts, figures
 from sidecar.credentials.flights import Flights, call_off
-from sidecar.credentials.key_state import KeyState, state_of
-from sidecar.credentials.memory import Credential, Hold, Memory
+from sidecar.credentials.key_state import KeyState, state_at, state_of
+from sidecar.credentials.memory import Hold, Memory
 from sidecar.credentials.outage import Outages
-from sidecar.credentials.records import SESSIONS, Records, app_name
+from sidecar.credentials.records import Records, app_name
 from sidecar.credentials.registry import AuthorizationServer, Registry
 from sidecar.credentials.renewal import Renewals
 from sidecar.credentials.sessions import Sessions
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sidecar.credentials.ahead import Due
+    from sidecar.credentials.entry import Credential
     from sidecar.credentials.vault import Vault
     from sidecar.stores.contract import Store
 
@@ -79,14 +80,16 @@ class Broker:
         self.counts = Counts()
         self._clock = clock
         self._registry = Registry(specs, providers)
-        self._memory = Memory()
+        self._memory = Memory(folding=not local)  # whole chains are not folded
         self._hot = self._memory.hot
         self._suspicions = Suspicions()
         self._records = Records(store, vault, self.counts)
+        self._memory.named = self._records.named
         kit = Kit(self._records, self._memory, self._suspicions, self.counts, clock, jitter, sleep, local)
         self.outages = Outages(kit, store, allowed=local)
         self._writer = Writer(kit, self.outages)
         self.tending = Tending(kit, self._registry, self._renew_ahead)
+        self._memory.woken, self._memory.folded = self.tending.woken, self.tending.folded
         self._renewals = Renewals(kit, Reader(kit, self.tending.plan), self._writer, self.outages)
         self._flights: Flights[TokenKey, Credential] = Flights()
         self._standing: list[asyncio.Task[None]] = []  # what goes on for as long as the broker
@@ -99,7 +102,7 @@ class Broker:
 
     def ready(self, key: TokenKey, now: float) -> Credential | None:
         """Return the fresh credential at hand for `key`, if there is one. `now` is seconds since the epoch."""
-        credential = self._hot.get(key)
+        credential = self._hot.get(key) or self._memory.wake(key)
         if credential is not None and credential.true_from <= now < credential.fresh_until:
             credential.used_at = now
             return credential
@@ -121,7 +124,7 @@ class Broker:
         now = self._clock()
         if not credential.fresh(now):
             self._renew_in_background(trip)
-        credential.used_at = now
+        self._memory.used(credential, now)
         return credential
 
     def attend(self, key: TokenKey, opened: Open) -> None:
@@ -137,7 +140,7 @@ class Broker:
 
     def peek(self, key: TokenKey, now: float) -> KeyState:
         """Return what is held for `key` in this process; never the token."""
-        credential = self._hot.get(key)
+        credential = self._hot.get(key) or self._memory.wake(key)
         if credential is None:
             if key in self._flights:
                 return KeyState("renewing")
@@ -151,18 +154,18 @@ class Broker:
     def states(self) -> Counter[str]:
         """Return how many credentials there are by state: fresh, stale, expired; and `renewing`, flights under way."""
         now = self._clock()
-        states: Counter[str] = Counter(state_of(credential, now) for credential in self._hot.values())
+        states: Counter[str] = Counter(state_at(*times, now) for times in self._memory.tokens())
         states["renewing"] = len(self._flights.tasks())
         return states
 
     def figures(self) -> dict[str, dict[str, float]]:
         """Return the numbers that operators see: `tokens` by state, `renewals` by cause, `events` by kind, `now`."""
-        sessions = sum(name.startswith(SESSIONS) for name, _ in self._memory.entries())
-        return figures(self.counts, self.states(), sessions, len(self._writer.kept) + len(self.outages.unstored))
+        unstored = len(self._writer.kept) + len(self.outages.unstored)
+        return figures(self.counts, self.states(), self._memory.sessions(), unstored)
 
     def valid_for(self, now: float) -> float | None:
         """Return the seconds after which the first valid token in use expires without the provider; None: no token."""
-        left = [credential.usable_until - now for credential in self._hot.values() if credential.usable(now)]
+        left = [usable_until - now for _, usable_until in self._memory.tokens() if now < usable_until]
         return min(left, default=None)
 
     def reconfigure(self, specs: Mapping[str, TokenSpec], providers: Mapping[str, AuthorizationServer]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from sidecar.credentials.memory import Credential
+    from sidecar.credentials.entry import Credential
 
 
 class KeyState(NamedTuple):
@@ -18,6 +18,11 @@ class KeyState(NamedTuple):
 
 def state_of(credential: Credential, now: float) -> Literal["fresh", "stale", "expired"]:
     """Return how a token at hand is."""
-    if not credential.usable(now):
+    return state_at(credential.stale_at, credential.usable_until, now)
+
+
+def state_at(stale_at: float, usable_until: float, now: float) -> Literal["fresh", "stale", "expired"]:
+    """Return how a token with these times is."""
+    if now >= usable_until:
         return "expired"
-    return "fresh" if now < credential.stale_at else "stale"
+    return "fresh" if now < stale_at else "stale"

@@ -1,76 +1,33 @@
 """What this process keeps at hand: credentials for the hot path, and what is known of their sessions.
 
 Bounded, synchronous, no I/O and no clock. Holds access tokens as bytes for the header and, for each chain, the newest
-refresh token that this process knows to be stored; records themselves stay in the store. `hot` is the only thing that
-a request with a fresh token looks at.
+refresh token that this process knows to be stored; records themselves stay in the store. `hot` is what a request with
+a fresh token looks at first. The sessions used last are held as objects, the others folded up (`resting`) until a
+request, a change or a renewal wakes them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sidecar.credentials.entry import Credential, Entry, Mark, Peak
+from sidecar.credentials.resting import Resting
+from sidecar.model import APPLICATION
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sidecar.credentials.session_record import Chain, Order
     from sidecar.errors import Refusal
-    from sidecar.model import Secret, TokenKey
+    from sidecar.model import TokenKey
 
 MOST_ENTRIES = 50_000
+"""Sessions, and as many other records."""
+MOST_AWAKE = 1024
+"""Sessions that are not folded."""
 MOST_UNKNOWN = 10_000
 UNKNOWN_FOR = 2.0
 _SECOND_CHANCES = 16
-
-
-class Credential:
-    """An access token ready for the header, and when it may be used. Times are seconds since the epoch."""
-
-    __slots__ = ("fresh_until", "key", "order", "stale_at", "suspect", "token", "true_from", "usable_until", "used_at")
-
-    def __init__(
-        self,
-        key: TokenKey,
-        token: bytes,
-        order: Order,
-        *,
-        true_from: float,
-        stale_at: float,
-        usable_until: float,
-        suspect: bool = False,
-    ) -> None:
-        self.token = token  # ASCII, as it stands in the header
-        self.key = key
-        self.order = order
-        self.true_from = true_from
-        self.stale_at = stale_at
-        self.fresh_until = min(stale_at, usable_until)  # later, where a renewal failed and is not to be tried yet
-        self.usable_until = usable_until
-        self.used_at = 0.0
-        self.suspect = suspect  # bought for a rejection: tell `Broker.accepted` when an upstream takes it
-
-    def __repr__(self) -> str:
-        return f"Credential(…, order={self.order})"
-
-    def usable(self, now: float) -> bool:
-        """Say whether the token has not expired."""
-        return now < self.usable_until
-
-    def fresh(self, now: float) -> bool:
-        """Say whether the token needs no renewal yet, as far as the clock can be trusted."""
-        return self.true_from <= now < self.fresh_until
-
-
-class Peak(NamedTuple):
-    """The newest state of a provider's chain that is known to have been stored (`outage`: or will be).
-
-    `own`: this process obtained its refresh token. `chain` is all of it, kept for an outage of the store.
-    """
-
-    provider: str
-    order: Order
-    refresh_token: Secret | None
-    own: bool = False
-    chain: Chain | None = None
+_SESSIONS = "session:"
 
 
 class Hold(NamedTuple):
@@ -82,82 +39,75 @@ class Hold(NamedTuple):
     until: float
 
 
-class Entry:
-    """What is at hand of one record."""
-
-    __slots__ = ("credentials", "ends_at", "enqueued_at", "epoch", "holds", "last_used", "peaks", "sure", "used_before")
-
-    def __init__(self) -> None:
-        self.credentials: tuple[Credential, ...] = ()  # one for each route: few, and a tuple is small
-        self.holds: dict[str, Hold] | None = None
-        self.peaks: tuple[Peak, ...] = ()
-        self.epoch = 0  # grows when what was read before may not be used any more
-        self.sure = True  # False: the record may have changed, nobody could say
-        self.last_used = 0.0  # as the store has it
-        self.used_before = 0.0  # the last use of credentials that are no longer here
-        self.enqueued_at = 0.0
-        self.ends_at = float("inf")
-
-    @property
-    def used_at(self) -> float:
-        """Return the last use of any credential of the record by this process."""
-        return max([self.used_before, *(credential.used_at for credential in self.credentials)])
-
-    def credential(self, fingerprint: str) -> Credential | None:
-        """Return what is held for a route."""
-        return next((credential for credential in self.credentials if credential.key.fingerprint == fingerprint), None)
-
-    def put_aside(self, gone: Credential | None) -> None:
-        """Hold a credential no more, but remember its use."""
-        if gone is not None:
-            self.used_before = self.used_at
-            self.credentials = tuple(credential for credential in self.credentials if credential is not gone)
-
-    def peak(self, provider: str) -> Peak | None:
-        """Return the newest known state of a provider's chain."""
-        return next((peak for peak in self.peaks if peak.provider == provider), None)
-
-    def climb(self, peak: Peak) -> None:
-        """Take note of a chain's state that the store has."""
-        before = self.peak(peak.provider)
-        if before is None or peak.order >= before.order:
-            self.peaks = (*(other for other in self.peaks if other.provider != peak.provider), peak)
-
-    def disown(self) -> None:
-        """Take note that another process may have spent the refresh tokens."""
-        self.peaks = tuple(peak._replace(own=False) for peak in self.peaks)
-
-
 class Memory:
-    """The entries by record name, and the hot credentials by token key."""
+    """The entries by record name, and the hot credentials by token key.
 
-    def __init__(self) -> None:
+    An entry is good until the next await: who waits keeps its `mark`. `folding`: whether sessions are folded at all;
+    an entry with whole chains (`store.on_outage`) is not. The functions that are set from outside: `named` says under
+    which name a session is stored, `changed` hears which record may have changed (empty: any), `woken` and `folded`
+    hear of hot credentials that come back from rest and go there.
+    """
+
+    def __init__(self, *, folding: bool = True) -> None:
         self.hot: dict[TokenKey, Credential] = {}
-        self._entries: dict[str, Entry] = {}
+        self.named: Callable[[str], str | None] = lambda _identity: None
+        self.changed: Callable[[str], None] = lambda _name: None
+        self.woken: Callable[[Credential], None] = lambda _credential: None
+        self.folded: Callable[[Credential], None] = lambda _credential: None
+        self._folding = folding
+        self._sessions: dict[str, Entry] = {}  # awake
+        self._others: dict[str, Entry] = {}
+        self.resting = Resting()
+        self._holds: dict[str, dict[str, Hold]] = {}  # by name and fingerprint
         self._unknown: dict[str, float] = {}
-        self.changed: Callable[[str], None] = lambda _name: None  # hears which record may have changed; empty: any
+        self._epoch = 0
+
+    # -- one record -----------------------------------------------------------------------------------------------
+
+    def wake(self, key: TokenKey) -> Credential | None:
+        """Return the hot credential of a session at rest: from now on it is in `hot`."""
+        if not self.resting or key.identity == APPLICATION:
+            return None
+        name = self.named(key.identity)
+        return self.hot.get(key) if name is not None and self._unfold(name, key) is not None else None
 
     def entry(self, name: str, now: float) -> Entry:
         """Return the entry of a record, made if there is none. Guessed names never push out what is in use."""
-        entry = self._entries.get(name)
+        entry = self.known(name)
         if entry is None:
-            entry = self._entries[name] = Entry()
+            entry = self._place(name)[name] = Entry(self._next())
             entry.enqueued_at = now
         return entry
 
+    def known(self, name: str) -> Entry | None:
+        """Return the entry of a record, where there is one."""
+        return self._place(name).get(name) or self._unfold(name)
+
+    def marked(self, name: str, mark: Mark) -> Entry | None:
+        """Return the entry of which this was the mark, changed or not; None where it is gone."""
+        entry = self.known(name)
+        return entry if entry is not None and entry.birth == mark.birth else None
+
+    def climb(self, name: str, mark: Mark, peak: Peak) -> None:
+        """Take note of a chain's state that the store has, where the entry is still there."""
+        entry = self.marked(name, mark)
+        if entry is not None:
+            entry.climb(peak)
+
     def held(self, name: str, fingerprint: str) -> Credential | None:
         """Return what is held for a route, where the record is not known to have changed."""
-        entry = self._entries.get(name)
+        entry = self.known(name)
         return entry.credential(fingerprint) if entry and entry.sure else None
 
     def last_resort(self, name: str, fingerprint: str) -> Credential | None:
         """Return what is held for a route although the store could not be asked whether the record has changed."""
-        entry = self._entries.get(name)
+        entry = self.known(name)
         return entry.credential(fingerprint) if entry else None
 
-    def adopt(self, name: str, entry: Entry, epoch: int, credential: Credential) -> bool:
-        """Take a credential made from what was read at `epoch`; False where that may not be used any more."""
-        if self._entries.get(name) is not entry or entry.epoch != epoch:
+    def adopt(self, name: str, mark: Mark, credential: Credential) -> bool:
+        """Take a credential made from what was read at `mark`; False where that may not be used any more."""
+        entry = self.marked(name, mark)
+        if entry is None or entry.epoch != mark.epoch:
             return False
         fingerprint = credential.key.fingerprint
         before = entry.credential(fingerprint)
@@ -168,63 +118,54 @@ class Memory:
         else:
             self._clear(entry)  # all are of a state that was not read again
         entry.credentials = (*entry.credentials, credential)
-        if entry.holds is not None:
-            entry.holds.pop(fingerprint, None)
+        self._holds.get(name, {}).pop(fingerprint, None)
         entry.sure = True
         self.hot[credential.key] = credential
-        self.make_room()
+        self.make_room(name)
         return True
 
-    def known(self, name: str) -> Entry | None:
-        """Return the entry of a record, where there is one."""
-        return self._entries.get(name)
+    def used(self, credential: Credential, now: float) -> None:
+        """Take note of a use, also where the session was folded since the credential was at hand."""
+        credential.used_at = now
+        held = self.hot.get(credential.key) or self.wake(credential.key)
+        if held is not None and held.order == credential.order:
+            held.used_at = now
 
     def forget_peak(self, name: str, provider: str) -> None:
         """Believe the store about a provider's chain again."""
         self.drop(name)
-        entry = self._entries.get(name)
+        entry = self.known(name)
         if entry is not None:
             entry.peaks = tuple(peak for peak in entry.peaks if peak.provider != provider)
 
     def drop(self, name: str) -> None:
         """Use nothing of a record any more: it has changed. What is being read of it now will not be used either."""
         self._unknown.pop(name, None)
+        self._holds.pop(name, None)
         self.changed(name)
-        entry = self._entries.get(name)
+        entry = self.known(name)
         if entry is not None:
-            entry.epoch += 1
-            entry.holds = None
+            entry.epoch = self._next()
             self._clear(entry)
 
     def disown(self, name: str) -> None:
         """Use nothing of a record any more: another process has changed it."""
         self.drop(name)
-        entry = self._entries.get(name)
+        entry = self.known(name)
         if entry is not None:
             entry.disown()
 
     def bury(self, name: str, now: float) -> None:
         """Forget a record that was deleted."""
         self.drop(name)
-        self._entries.pop(name, None)
+        self._place(name).pop(name, None)
         self.unknown(name, now)
-
-    def doubt(self) -> None:
-        """Ask the store again before anything is used: any record may have changed."""
-        self.hot.clear()
-        self._unknown.clear()
-        self.changed("")
-        for entry in self._entries.values():
-            entry.disown()
-            entry.epoch += 1
-            entry.sure = False
 
     def unknown(self, name: str, now: float) -> None:
         """Take note that the store has no such record: it is not asked again for a moment."""
-        entry = self._entries.get(name)
-        if entry is not None:
+        if self.known(name) is not None:
             self.drop(name)
-            del self._entries[name]
+            del self._place(name)[name]
         if len(self._unknown) >= MOST_UNKNOWN:
             del self._unknown[next(iter(self._unknown))]
         self._unknown[name] = now + UNKNOWN_FOR
@@ -236,53 +177,144 @@ class Memory:
 
     def hold(self, name: str, fingerprint: str, refusal: Refusal, now: float, seconds: float) -> None:
         """Repeat a refusal for some seconds, where the record is known; what was guessed leaves nothing behind."""
-        entry = self._entries.get(name)
+        entry = self.known(name)
         if entry is not None and not entry.peaks:
-            del self._entries[name]
+            del self._place(name)[name]
         elif entry is not None:
-            entry.holds = entry.holds or {}
-            entry.holds[fingerprint] = Hold(refusal.name, refusal.detail, now, now + seconds)
+            self._holds.setdefault(name, {})[fingerprint] = Hold(refusal.name, refusal.detail, now, now + seconds)
 
     def held_back(self, name: str, fingerprint: str, now: float) -> Hold | None:
         """Return the refusal to repeat."""
-        entry = self._entries.get(name)
-        hold = entry.holds.get(fingerprint) if entry and entry.holds else None
+        hold = self._holds.get(name, {}).get(fingerprint)
         return hold if hold and hold.since <= now < hold.until else None
+
+    # -- all of them ----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._sessions) + len(self.resting) + len(self._others)
+
+    def sessions(self) -> int:
+        """Return how many sessions are known, awake or at rest."""
+        return len(self._sessions) + len(self.resting)
+
+    def tokens(self) -> Iterator[tuple[float, float]]:
+        """Return when each hot credential goes stale, and until when it is usable."""
+        for credential in self.hot.values():
+            yield credential.stale_at, credential.usable_until
+        for glance in self.resting.glances():
+            yield glance.stale_at, glance.usable_until
+
+    def lagging(self, every: float) -> list[tuple[str, float]]:
+        """Return names and last uses of the sessions whose stored time of last use lags by more seconds than that."""
+        awake = [(name, one.used_at) for name, one in self._sessions.items() if one.used_at > one.last_used + every]
+        return awake + list(self.resting.lagging(every))
+
+    def touched(self, name: str, last_used: float) -> None:
+        """Take note of the time of last use that was stored."""
+        entry = self._sessions.get(name)
+        if entry is not None:
+            entry.last_used = last_used
+        self.resting.touched(name, last_used)
+
+    def doubt(self) -> None:
+        """Ask the store again before anything is used: any record may have changed."""
+        self.hot.clear()
+        self._unknown.clear()
+        self.changed("")
+        self.resting.doubt(self._epoch)
+        for entry in (*self._sessions.values(), *self._others.values()):
+            self._mistrust(entry)
 
     def release_holds(self) -> None:
         """Repeat no refusal any more."""
-        for entry in self._entries.values():
-            entry.holds = None
-
-    def entries(self) -> Iterator[tuple[str, Entry]]:
-        """Return the entries by name, as they are now."""
-        return iter(list(self._entries.items()))
+        self._holds.clear()
 
     def sweep(self, now: float) -> None:
         """Free what can never be used again."""
-        self._unknown = {name: until for name, until in self._unknown.items() if now < until}
-        for name, entry in self.entries():
-            if now >= entry.ends_at:
-                self.drop(name)
-                del self._entries[name]
-                continue
-            for credential in entry.credentials:
-                if not credential.usable(now):
-                    self._chill(credential)
-                    entry.put_aside(credential)
+        self._sweep_holds(now)
+        for entries in (self._sessions, self._others):
+            for name, entry in list(entries.items()):
+                self._sweep_one(name, entry, now)
+        for name in self.resting.spent(now):
+            woken = self._unfold(name, crowd=True)
+            if woken is not None and not self._sweep_one(name, woken, now):
+                self._fold(name)
 
-    def make_room(self) -> None:
-        """Drop the entry that has waited longest, but give those that were used meanwhile another turn."""
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _next(self) -> int:
+        self._epoch += 1
+        return self._epoch
+
+    def _place(self, name: str) -> dict[str, Entry]:
+        return self._sessions if name.startswith(_SESSIONS) else self._others
+
+    def _mistrust(self, entry: Entry) -> None:
+        entry.disown()
+        entry.epoch = self._next()
+        entry.sure = False
+
+    def _sweep_one(self, name: str, entry: Entry, now: float) -> bool:
+        """Free what has expired; say whether all of it has, and is gone."""
+        if now >= entry.ends_at:
+            self.drop(name)
+            del self._place(name)[name]
+            return True
+        for credential in entry.credentials:
+            if not credential.usable(now):
+                self._chill(credential)
+                entry.put_aside(credential)
+        return False
+
+    def _sweep_holds(self, now: float) -> None:
+        for name, holds in list(self._holds.items()):
+            if not any(now < hold.until for hold in holds.values()):
+                del self._holds[name]
+
+    def make_room(self, kept: str) -> None:
+        """Fold, or drop, what has waited longest, but give what was used meanwhile another turn. `kept` stays."""
+        entries = self._place(kept)
+        most = min(MOST_AWAKE, MOST_ENTRIES) if self._folds(kept) else MOST_ENTRIES
         for chance in range(_SECOND_CHANCES):
-            if len(self._entries) <= MOST_ENTRIES:
+            if len(entries) <= most:
                 return
-            name, entry = next(iter(self._entries.items()))
-            del self._entries[name]
-            if entry.used_at > entry.enqueued_at and chance < _SECOND_CHANCES - 1:
+            name, entry = next(iter(entries.items()))
+            if name == kept or (entry.used_at > entry.enqueued_at and chance < _SECOND_CHANCES - 1):
                 entry.enqueued_at = entry.used_at
-                self._entries[name] = entry
+                entries[name] = entries.pop(name)
+            elif self._folds(name):
+                self._fold(name)
+                while self.sessions() > MOST_ENTRIES:
+                    self._holds.pop(self.resting.drop_oldest(), None)
             else:
-                self._clear(entry)
+                self._clear(entries.pop(name))
+
+    def _folds(self, name: str) -> bool:
+        return self._folding and name.startswith(_SESSIONS)
+
+    def _fold(self, name: str) -> None:
+        entry = self._sessions.pop(name)
+        self.resting.put(name, entry, self.hot)
+        for credential in entry.credentials:
+            self._chill(credential)
+            self.folded(credential)
+
+    def _unfold(self, name: str, key: TokenKey | None = None, *, crowd: bool = False) -> Entry | None:
+        """Wake a session at rest. `crowd`: it is folded again at once, so that no room need be made for it."""
+        found = self.resting.take(name, key)
+        if found is None:
+            return None
+        entry, hot, doubted = found
+        self._sessions[name] = entry
+        if doubted:
+            self._mistrust(entry)
+        else:
+            for credential in hot:
+                self.hot[credential.key] = credential
+                self.woken(credential)
+        if not crowd:
+            self.make_room(name)
+        return entry
 
     def _clear(self, entry: Entry) -> None:
         entry.used_before = entry.used_at

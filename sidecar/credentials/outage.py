@@ -17,7 +17,7 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.credentials.memory import Peak
+from sidecar.credentials.entry import Peak
 from sidecar.credentials.records import LOCK_WAIT
 from sidecar.credentials.session_record import SessionRecord
 from sidecar.credentials.sight import live_chain
@@ -70,9 +70,10 @@ class Outages:
             self._away = True
             return True
 
-    def may_spend(self, sight: Sight, provider: str) -> bool:
+    def may_spend(self, trip: Trip) -> bool:
         """Say whether the refresh token of a chain that the store has just shown may be spent by this instance."""
-        peak = sight.entry.peak(provider)
+        entry = self._kit.memory.known(trip.name)
+        peak = entry.peak(trip.provider) if entry else None
         recently = self._back_at <= self._kit.clock() < self._back_at + GRACE
         return not (self.allowed and recently) or bool(peak and peak.own)
 
@@ -87,7 +88,8 @@ class Outages:
         base = before.base if before else sight.chain
         if base is not None:
             self.unstored[place] = Unstored(trip, base, chain)
-        sight.entry.climb(Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=chain))
+        peak = Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=chain)
+        self._kit.memory.climb(trip.name, sight.mark, peak)
         _log.warning("renewed_without_store", extra={"record": trip.name[:20], "provider": trip.provider})
 
     async def watch(self) -> None:

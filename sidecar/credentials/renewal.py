@@ -32,7 +32,7 @@ from sidecar.errors import Refusal, StoreUnavailableError
 from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome, Unavailable
 
 if TYPE_CHECKING:
-    from sidecar.credentials.memory import Credential
+    from sidecar.credentials.entry import Credential
     from sidecar.credentials.outage import Outages
     from sidecar.credentials.records import Loaded
     from sidecar.gate import Urgency
@@ -118,7 +118,7 @@ class Renewals:
                 _log.info("lock_inherited", extra={"record": trip.name[:20]})
                 await self._kit.sleep(HEIR_WAITS)
                 sight = await self._look(trip)
-            if not self._outages.may_spend(sight, trip.provider):
+            if not self._outages.may_spend(trip):
                 raise StoreUnavailableError("the store was away, and others may have spent the refresh token")
             return await self._act(trip, sight, stack, lease)
 
@@ -205,7 +205,8 @@ class Renewals:
         chain, now = sight.chain, self._kit.clock()
         if isinstance(outcome, Granted):
             if chain is None:
-                peak = sight.entry.peak(trip.provider)
+                entry = self._kit.memory.known(trip.name)
+                peak = entry.peak(trip.provider) if entry else None
                 chain = Chain(trip.bound.home, max(int(now * 1000), peak.order[0] + 1 if peak else 1))
             if planned is Plan.MINT:
                 chain = replace(chain, refresh_token=None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import orjson
 
 from sidecar.callers import session_id as session_ids
-from sidecar.credentials.memory import Memory, Peak
+from sidecar.credentials.entry import Peak
 from sidecar.credentials.records import SESSIONS, Loaded, Records
 from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, SessionRecord, signed_in
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
@@ -24,6 +24,7 @@ from sidecar.oauth.token_response import judge
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from sidecar.credentials.memory import Memory
     from sidecar.credentials.registry import Registry
     from sidecar.model import Identity
 
@@ -146,10 +147,9 @@ class Sessions:
     async def flush_last_used(self) -> None:
         """Store the time of last use of the sessions for which it lags."""
         every = min(TOUCH_EVERY, self.life.idle / 4)
-        for name, entry in self._memory.entries():
-            if name.startswith(SESSIONS) and entry.used_at > entry.last_used + every:
-                await self._touch(name, entry.used_at)
-                entry.last_used = entry.used_at
+        for name, used_at in self._memory.lagging(every):
+            await self._touch(name, used_at)
+            self._memory.touched(name, used_at)
 
     async def settle(self) -> None:
         """Return when the revocations under way are done."""
@@ -180,7 +180,7 @@ class Sessions:
             entry, chain = self._memory.entry(name, self._clock()), record.chains[provider]
             entry.last_used, entry.ends_at = record.last_used, record.ends_at
             entry.climb(Peak(provider, chain.order, chain.refresh_token, own=True, chain=chain))
-            self._memory.make_room()
+            self._memory.make_room(name)
 
     async def _show(self, name: str) -> SessionInfo | None:
         record = await self.load(name)

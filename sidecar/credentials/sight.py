@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from sidecar.credentials.entry import Credential, Entry, Mark, Peak
 from sidecar.credentials.lifecycle import Held, Plan, dead_at, plan, stale_at, true_from
-from sidecar.credentials.memory import Credential, Entry, Memory, Peak
 from sidecar.credentials.records import Loaded, Records
 from sidecar.errors import StoreUnavailableError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sidecar.credentials.counts import Counts
+    from sidecar.credentials.memory import Memory
     from sidecar.credentials.registry import Bound
     from sidecar.credentials.session_record import Bought, Chain, Order
     from sidecar.credentials.suspicions import Suspicions
@@ -73,8 +74,8 @@ class Trip(NamedTuple):
 class Sight:
     """What was read, and what it means for a trip."""
 
-    entry: Entry
-    epoch: int
+    mark: Mark
+    ends_at: float
     loaded: Loaded
     chain: Chain | None
     bought: Bought | None
@@ -96,16 +97,18 @@ class Reader:
 
     async def look(self, trip: Trip) -> Sight:
         """Read and plan. An application's record is taken for missing where the store is away."""
-        entry = self._kit.memory.entry(trip.name, self._kit.clock())
-        epoch = entry.epoch
+        mark = self._kit.memory.entry(trip.name, self._kit.clock()).mark
         loaded = await self._load(trip)
+        entry = self._kit.memory.marked(trip.name, mark) or Entry(
+            mark.birth
+        )  # forgotten meanwhile: nothing will be kept
         chain = live_chain(trip, loaded, self._kit.clock())
         if loaded.record is not None and chain is not None:
             chain = self._newest(trip, entry, chain)
             self._climb(trip, entry, chain)
             if trip.bound.for_user:
                 entry.last_used, entry.ends_at = loaded.record.last_used, loaded.record.ends_at
-        return self._judge(trip, entry, epoch, loaded, chain)
+        return self._judge(trip, mark, entry.ends_at, loaded, chain)
 
     def adopt(self, trip: Trip, sight: Sight, rest: float = 0.0) -> Credential | None:
         """Return the credential of a sight, at hand from now on; None where it may not be used, so look again.
@@ -121,14 +124,14 @@ class Reader:
             (chain.born, bought.generation),
             true_from=true_from(bought.token),
             stale_at=stale_at(bought.token, sight.held.jitter),
-            usable_until=min(dead_at(bought.token), sight.entry.ends_at),
+            usable_until=min(dead_at(bought.token), sight.ends_at),
             suspect=self._kit.suspicions.waiting(trip.key),
         )
         if rest:
             fresh_until = credential.fresh_until
             rest_a_while(credential, self._kit.clock(), rest)
             credential.fresh_until = max(credential.fresh_until, fresh_until)
-        if not self._kit.memory.adopt(trip.name, sight.entry, sight.epoch, credential):
+        if not self._kit.memory.adopt(trip.name, sight.mark, credential):
             return None
         self._planned(trip, credential, bought.token)
         return credential
@@ -141,7 +144,7 @@ class Reader:
             return None
         if peak.chain.home != trip.bound.home or self._kit.clock() >= entry.ends_at:
             return None
-        return self._judge(trip, entry, entry.epoch, Loaded(), peak.chain)
+        return self._judge(trip, entry.mark, entry.ends_at, Loaded(), peak.chain)
 
     def _climb(self, trip: Trip, entry: Entry, chain: Chain) -> None:
         before = entry.peak(trip.provider)
@@ -170,7 +173,7 @@ class Reader:
         born, generation = peak.order
         return replace(chain, born=born, generation=generation, refresh_token=peak.refresh_token, tokens=())
 
-    def _judge(self, trip: Trip, entry: Entry, epoch: int, loaded: Loaded, chain: Chain | None) -> Sight:
+    def _judge(self, trip: Trip, mark: Mark, ends_at: float, loaded: Loaded, chain: Chain | None) -> Sight:
         until = self._kit.suspicions.rejected(trip.key)
         bought = chain.find(trip.bound.spec, until) if chain else None
         rejected = bool(chain and bought and until is not None and (chain.born, bought.generation) <= until)
@@ -179,7 +182,7 @@ class Reader:
         planned = plan(held, self._kit.clock(), trip.bound.grant.MINTS, rejected)
         if planned is Plan.USE and _due(trip, chain, bought) and (refresh_token or trip.bound.grant.MINTS):
             planned = Plan.USE_AND_RENEW
-        return Sight(entry, epoch, loaded, chain, bought, held, planned, rejected)
+        return Sight(mark, ends_at, loaded, chain, bought, held, planned, rejected)
 
 
 def _due(trip: Trip, chain: Chain | None, bought: Bought | None) -> bool:

@@ -11,19 +11,24 @@ import logging
 from typing import TYPE_CHECKING
 
 from sidecar.credentials.ahead import AGAIN, SHORTEST, Ahead, Due
+from sidecar.credentials.entry import NEVER
 from sidecar.credentials.lifecycle import ahead_at
 from sidecar.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sidecar.credentials.memory import Credential
+    from sidecar.credentials.entry import Credential
     from sidecar.credentials.registry import Registry
     from sidecar.credentials.sight import Kit, Trip
     from sidecar.model import Token
 
 TICK = 0.25
 """Seconds between two looks for what is due."""
+ROUND = 60
+"""Looks in which all sessions at rest are visited once."""
+SOON = 2 * ROUND * TICK
+"""Seconds before it is due for which a session at rest is woken."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,13 +53,14 @@ class Tending:
         if renewable and token.life >= SHORTEST:
             at, now = ahead_at(token, (self._kit.jitter() - 1) * 4), self._kit.clock()
             # Where that is over, a renewal has just failed, or another process has had the token for long.
-            self._ahead.plan(trip.provider, credential, at if at > now else now + AGAIN * self._kit.jitter())
+            self._plan(trip.provider, credential, at if at > now else now + AGAIN * self._kit.jitter())
 
     async def run(self) -> None:
         """Renew what is due, for ever."""
         while True:
             await asyncio.sleep(TICK)
             self.tick(self._kit.clock())
+            self.visit(self._kit.clock())
 
     def tick(self, now: float) -> None:
         """Begin to renew what is due, as much as there is room for."""
@@ -62,6 +68,24 @@ class Tending:
             if not self._registry.resting(provider):
                 for due in self._ahead.due(provider, now):
                     self._begin(provider, due, now)
+
+    def visit(self, now: float) -> None:
+        """Wake some of the sessions at rest whose tokens are due soon: all of them once in `ROUND` calls."""
+        for name in self._kit.memory.resting.due(now + SOON, ROUND):
+            entry = self._kit.memory.known(name)
+            for credential in entry.credentials if entry else ():
+                # Folded again before it is renewed, it is not woken at once: its provider may rest for hours.
+                credential.ahead_at = max(credential.ahead_at, now + AGAIN)
+
+    def woken(self, credential: Credential) -> None:
+        """Plan for a credential that was at rest what had been planned for it."""
+        bound = self._registry.bound(credential.key.fingerprint)
+        if bound is not None and credential.ahead_at < NEVER:
+            self._ahead.plan(bound.spec.provider, credential, credential.ahead_at)
+
+    def folded(self, credential: Credential) -> None:
+        """Leave a credential that goes to rest to `visit`."""
+        self._ahead.forget(credential.key)
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """Return the renewals under way."""
@@ -90,5 +114,8 @@ class Tending:
             return
         now = self._kit.clock()
         if held is not None and held.order == due.order and held.usable(now):
-            self._ahead.plan(provider, held, now + AGAIN * self._kit.jitter())
+            self._plan(provider, held, now + AGAIN * self._kit.jitter())
         self.tick(now)
+
+    def _plan(self, provider: str, credential: Credential, at: float) -> None:
+        credential.ahead_at = self._ahead.plan(provider, credential, at)

@@ -151,7 +151,7 @@ def _bound(head: bytes, name: str, version: int) -> bytes:
 
 def identifier(pepper: bytes, session_id: str) -> str:
     """Return the name under which a session is stored: 64 hexadecimal digits that do not give the id away."""
-    return hmac.new(pepper, b"session\0" + session_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    return hmac.digest(pepper, b"session\0" + session_id.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 async def load_pepper(store: Store, vault: Vault) -> bytes:

@@ -13,7 +13,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sidecar.credentials.memory import Peak
+from sidecar.credentials.entry import Peak
 from sidecar.credentials.session_record import Chain, SessionRecord
 from sidecar.credentials.sight import APP_PATIENCE, Kit, Sight, Trip, live_chain
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
@@ -72,7 +72,8 @@ class Writer:
                 trip.name, record.with_chain(trip.provider, chain, now), over, now, attempt
             ):
                 whole = chain if self._kit.local else None
-                sight.entry.climb(Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=whole))
+                peak = Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=whole)
+                self._kit.memory.climb(trip.name, sight.mark, peak)
                 return True
             over = await self._kit.records.load(trip.name)
             if await self._overtaken(trip, sight, over, chain):

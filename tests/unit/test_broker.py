@@ -522,7 +522,7 @@ async def test_guessed_sessions_are_refused_alike_and_leave_nothing_behind(bench
     assert asked == before
     for number in range(300):
         await refused(bench, USER, f"guess{number}")
-    assert not list(bench.broker._memory.entries())
+    assert len(bench.broker._memory) == 0
     await bench.sign_in("guess")
     assert await bench.token(USER, "guess") == "access.guess.sign-in.1"
 

@@ -254,7 +254,7 @@ async def test_memory_stays_bounded_and_keeps_what_is_in_use(bench: Bench, monke
         await bench.sign_in(f"user{number}")
         await bench.token(USER, f"user{number}")
         assert bench.broker.ready(keyed(USER, "user0"), bench.clock())
-    assert len(list(bench.broker._memory.entries())) == 10
+    assert len(bench.broker._memory) == 10
     assert len(bench.broker._memory.hot) == 10
     assert await bench.token(USER, "user1") == "access.user1.sign-in.2"
 
@@ -268,4 +268,4 @@ async def test_sweep_frees_expired_tokens_and_ended_sessions(bench: Bench) -> No
     assert not bench.broker._memory.hot
     bench.clock.now += session_record.IDLE_LIFE
     bench.broker._memory.sweep(bench.clock())
-    assert not list(bench.broker._memory.entries())
+    assert len(bench.broker._memory) == 0
