@@ -209,11 +209,13 @@ def connection_tokens(headers: Headers) -> frozenset[bytes]:
     tokens: frozenset[bytes] | None = headers.memo.get(_TOKENS)
     if tokens is None:
         values = b",".join(headers.all(b"connection")).lower().split(b",")
-        tokens = headers.memo[_TOKENS] = frozenset(token for value in values if (token := value.strip(b" \t")))
+        found = frozenset(token for value in values if (token := value.strip(b" \t")))
+        tokens = headers.memo[_TOKENS] = found or _NO_TOKENS  # one for all that have none: 200 bytes each
     return tokens
 
 
 _TOKENS = "connection tokens"
+_NO_TOKENS = frozenset[bytes]()
 _PERSISTS = "persists"
 
 

@@ -29,7 +29,10 @@ def tighten(text: bytes) -> bytes:
         packed = binascii.a2b_base64(whole.translate(_TO_STANDARD), strict_mode=True)
     except binascii.Error:
         return _PLAIN + text
-    places = [at for at, byte in enumerate(text) if byte == ord(".")] if dots else []
+    places, at = [], -1
+    for _ in range(dots):
+        at = text.index(b".", at + 1)
+        places.append(at)
     return bytes((dots + 1,)) + _PLACES[dots + 1].pack(len(bare), *places) + packed
 
 
