@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from sidecar.admin import guard, page, text_format
+from sidecar.admin import guard, text_format
 from sidecar.admin.problems import HEADERS, Problem, document, meaning
 from sidecar.admin.sessions import SessionApi, read_object, show
 from sidecar.settings import KIB
@@ -111,6 +111,8 @@ class _Views:
 
     async def page(self, _request: Asked) -> Told:
         status = await _value(self._state.status())
+        from sidecar.admin import page  # noqa: PLC0415 - html's table of entities takes 0.4 MB
+
         html = page.render(status, await _value(self._state.readiness()))
         return Told(200, html.encode(), (("Content-Type", "text/html; charset=utf-8"), *page.HEADERS.items()))
 

@@ -25,7 +25,7 @@ SHORTEST = 30.0
 """Seconds of life that a token needs to be worth it."""
 AGAIN = 30.0
 """Seconds after which one that came to nothing is tried again, and as much more by chance."""
-MOST_STALE = 256
+MOST_STALE = 64
 _NOTHING = (-1.0, (0, 0))
 
 
@@ -62,7 +62,7 @@ class Ahead:
         """Look at a token no more, as long as nobody plans it again."""
         if self._planned.pop(key, None) is not None:
             self._stale += 1
-            if self._stale > MOST_STALE + len(self._planned):
+            if self._stale > MOST_STALE + len(self._planned) // 2:
                 self._tidy()
 
     def providers(self) -> list[str]:

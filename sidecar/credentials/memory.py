@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 MOST_ENTRIES = 50_000
 """Sessions, and as many other records."""
 MOST_AWAKE = 1024
-"""Sessions that are not folded."""
+"""Sessions that are not folded, while few are woken."""
+MANY_WOKEN = 50
+"""Sessions that requests wake between two calls of `breathe`, from which on more are kept awake."""
 MOST_UNKNOWN = 10_000
 UNKNOWN_FOR = 2.0
 _SECOND_CHANCES = 16
@@ -61,6 +63,8 @@ class Memory:
         self._holds: dict[str, dict[str, Hold]] = {}  # by name and fingerprint
         self._unknown: dict[str, float] = {}
         self._epoch = 0
+        self._more = 0  # sessions kept awake beyond the usual
+        self._woken = 0  # by requests, since the last breath
 
     # -- one record -----------------------------------------------------------------------------------------------
 
@@ -69,7 +73,10 @@ class Memory:
         if not self.resting or key.identity == APPLICATION:
             return None
         name = self.named(key.identity)
-        return self.hot.get(key) if name is not None and self._unfold(name, key) is not None else None
+        if name is None or self._unfold(name, key) is None:
+            return None
+        self._woken += 1
+        return self.hot.get(key)
 
     def entry(self, name: str, now: float) -> Entry:
         """Return the entry of a record, made if there is none. Guessed names never push out what is in use."""
@@ -274,7 +281,7 @@ class Memory:
     def make_room(self, kept: str) -> None:
         """Fold, or drop, what has waited longest, but give what was used meanwhile another turn. `kept` stays."""
         entries = self._place(kept)
-        most = min(MOST_AWAKE, MOST_ENTRIES) if self._folds(kept) else MOST_ENTRIES
+        most = min(MOST_AWAKE + self._more, MOST_ENTRIES) if self._folds(kept) else MOST_ENTRIES
         for chance in range(_SECOND_CHANCES):
             if len(entries) <= most:
                 return
@@ -288,6 +295,19 @@ class Memory:
                     self._holds.pop(self.resting.drop_oldest(), None)
             else:
                 self._clear(entries.pop(name))
+
+    def breathe(self) -> None:
+        """Keep more sessions awake while many are woken, and slowly fewer when that is over. Call it 4 times a second.
+
+        So thousands that are used all the time cost memory instead of the time to fold them.
+        """
+        if self._woken > MANY_WOKEN:
+            self._more = min(2 * self._more + MOST_AWAKE, MOST_ENTRIES)
+        elif self._more:
+            self._more -= self._more // 64 + 1
+            while self._folding and len(self._sessions) > MOST_AWAKE + self._more:
+                self.make_room(_SESSIONS)
+        self._woken = 0
 
     def _folds(self, name: str) -> bool:
         return self._folding and name.startswith(_SESSIONS)

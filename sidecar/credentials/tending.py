@@ -71,6 +71,7 @@ class Tending:
 
     def visit(self, now: float) -> None:
         """Wake some of the sessions at rest whose tokens are due soon: all of them once in `ROUND` calls."""
+        self._kit.memory.breathe()
         for name in self._kit.memory.resting.due(now + SOON, ROUND):
             entry = self._kit.memory.known(name)
             for credential in entry.credentials if entry else ():
