@@ -19,7 +19,7 @@ from sidecar.credentials.attended import Attended, Open
 from sidecar.credentials.counts import Counts, figures
 from sidecar.credentials.flights import Flights, call_off
 from sidecar.credentials.key_state import KeyState, state_at, state_of
-from sidecar.credentials.memory import Hold, Memory
+from sidecar.credentials.memory import Memory
 from sidecar.credentials.outage import Outages
 from sidecar.credentials.records import Records, app_name
 from sidecar.credentials.registry import AuthorizationServer, Registry
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from sidecar.credentials.ahead import Due
     from sidecar.credentials.entry import Credential
+    from sidecar.credentials.repeats import Hold
     from sidecar.credentials.vault import Vault
     from sidecar.stores.contract import Store
 
@@ -171,7 +172,7 @@ class Broker:
     def reconfigure(self, specs: Mapping[str, TokenSpec], providers: Mapping[str, AuthorizationServer]) -> None:
         """Take a new configuration. What is held stays; refusals are not repeated any more."""
         self._registry.reconfigure(specs, providers)
-        self._memory.release_holds()
+        self._memory.repeats.release_all()
 
     async def close(self, deadline: float) -> None:
         """Wait up to `deadline` seconds for flights and unstored refresh tokens, then call the rest off."""
@@ -265,9 +266,9 @@ class Broker:
 
     def _repeat_refusal(self, trip: Trip) -> None:
         now = self._clock()
-        if self._memory.is_unknown(trip.name, now):
+        if self._memory.repeats.is_unknown(trip.name, now):
             raise Refusal("login_required")
-        hold = self._memory.held_back(trip.name, trip.key.fingerprint, now)
+        hold = self._memory.repeats.held_back(trip.name, trip.key.fingerprint, now)
         if hold is not None:
             raise _again(hold)
 

@@ -8,9 +8,10 @@ request, a change or a renewal wakes them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sidecar.credentials.entry import Credential, Entry, Mark, Peak
+from sidecar.credentials.repeats import Repeats
 from sidecar.credentials.resting import Resting
 from sidecar.model import APPLICATION
 
@@ -26,19 +27,8 @@ MOST_AWAKE = 1024
 """Sessions that are not folded, while few are woken."""
 MANY_WOKEN = 50
 """Sessions that requests wake between two calls of `breathe`, from which on more are kept awake."""
-MOST_UNKNOWN = 10_000
-UNKNOWN_FOR = 2.0
 _SECOND_CHANCES = 16
 _SESSIONS = "session:"
-
-
-class Hold(NamedTuple):
-    """A refusal that is repeated without asking anybody until `until`."""
-
-    refusal: str
-    detail: str
-    since: float
-    until: float
 
 
 class Memory:
@@ -60,8 +50,7 @@ class Memory:
         self._sessions: dict[str, Entry] = {}  # awake
         self._others: dict[str, Entry] = {}
         self.resting = Resting()
-        self._holds: dict[str, dict[str, Hold]] = {}  # by name and fingerprint
-        self._unknown: dict[str, float] = {}
+        self.repeats = Repeats()
         self._epoch = 0
         self._more = 0  # sessions kept awake beyond the usual
         self._woken = 0  # by requests, since the last breath
@@ -125,7 +114,7 @@ class Memory:
         else:
             self._clear(entry)  # all are of a state that was not read again
         entry.credentials = (*entry.credentials, credential)
-        self._holds.get(name, {}).pop(fingerprint, None)
+        self.repeats.release(name, fingerprint)
         entry.sure = True
         self.hot[credential.key] = credential
         self.make_room(name)
@@ -147,8 +136,7 @@ class Memory:
 
     def drop(self, name: str) -> None:
         """Use nothing of a record any more: it has changed. What is being read of it now will not be used either."""
-        self._unknown.pop(name, None)
-        self._holds.pop(name, None)
+        self.repeats.forget(name)
         self.changed(name)
         entry = self.known(name)
         if entry is not None:
@@ -173,14 +161,7 @@ class Memory:
         if self.known(name) is not None:
             self.drop(name)
             del self._place(name)[name]
-        if len(self._unknown) >= MOST_UNKNOWN:
-            del self._unknown[next(iter(self._unknown))]
-        self._unknown[name] = now + UNKNOWN_FOR
-
-    def is_unknown(self, name: str, now: float) -> bool:
-        """Say whether the store has just been seen to have no such record."""
-        until = self._unknown.get(name)
-        return until is not None and until - UNKNOWN_FOR <= now < until
+        self.repeats.unknown(name, now)
 
     def hold(self, name: str, fingerprint: str, refusal: Refusal, now: float, seconds: float) -> None:
         """Repeat a refusal for some seconds, where the record is known; what was guessed leaves nothing behind."""
@@ -188,12 +169,7 @@ class Memory:
         if entry is not None and not entry.peaks:
             del self._place(name)[name]
         elif entry is not None:
-            self._holds.setdefault(name, {})[fingerprint] = Hold(refusal.name, refusal.detail, now, now + seconds)
-
-    def held_back(self, name: str, fingerprint: str, now: float) -> Hold | None:
-        """Return the refusal to repeat."""
-        hold = self._holds.get(name, {}).get(fingerprint)
-        return hold if hold and hold.since <= now < hold.until else None
+            self.repeats.hold(name, fingerprint, refusal, now, seconds)
 
     # -- all of them ----------------------------------------------------------------------------------------------
 
@@ -226,19 +202,15 @@ class Memory:
     def doubt(self) -> None:
         """Ask the store again before anything is used: any record may have changed."""
         self.hot.clear()
-        self._unknown.clear()
+        self.repeats.forget_unknown()
         self.changed("")
         self.resting.doubt(self._epoch)
         for entry in (*self._sessions.values(), *self._others.values()):
             self._mistrust(entry)
 
-    def release_holds(self) -> None:
-        """Repeat no refusal any more."""
-        self._holds.clear()
-
     def sweep(self, now: float) -> None:
         """Free what can never be used again."""
-        self._sweep_holds(now)
+        self.repeats.sweep(now)
         for entries in (self._sessions, self._others):
             for name, entry in list(entries.items()):
                 self._sweep_one(name, entry, now)
@@ -273,11 +245,6 @@ class Memory:
                 entry.put_aside(credential)
         return False
 
-    def _sweep_holds(self, now: float) -> None:
-        for name, holds in list(self._holds.items()):
-            if not any(now < hold.until for hold in holds.values()):
-                del self._holds[name]
-
     def make_room(self, kept: str) -> None:
         """Fold, or drop, what has waited longest, but give what was used meanwhile another turn. `kept` stays."""
         entries = self._place(kept)
@@ -292,7 +259,7 @@ class Memory:
             elif self._folds(name):
                 self._fold(name)
                 while self.sessions() > MOST_ENTRIES:
-                    self._holds.pop(self.resting.drop_oldest(), None)
+                    self.repeats.forget(self.resting.drop_oldest())
             else:
                 self._clear(entries.pop(name))
 

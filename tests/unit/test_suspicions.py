@@ -36,6 +36,6 @@ def test_memory_of_unknown_sessions_is_swept() -> None:
     memory = Memory()
     memory.unknown("session:{a}", 1000.0)
     memory.sweep(1001.0)
-    assert memory.is_unknown("session:{a}", 1001.0)
+    assert memory.repeats.is_unknown("session:{a}", 1001.0)
     memory.sweep(1002.0)
-    assert not memory._unknown
+    assert not memory.repeats._unknown
