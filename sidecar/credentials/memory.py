@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.credentials.awake import Awake
 from sidecar.credentials.entry import Credential, Entry, Mark, Peak
 from sidecar.credentials.repeats import Repeats
 from sidecar.credentials.resting import Resting
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 MOST_ENTRIES = 50_000
 """Sessions, and as many other records."""
-MOST_AWAKE = 1024
-"""Sessions that are not folded, while few are woken."""
-MANY_WOKEN = 50
-"""Sessions that requests wake between two calls of `breathe`, from which on more are kept awake."""
 _SECOND_CHANCES = 16
 _SESSIONS = "session:"
 
@@ -52,8 +49,7 @@ class Memory:
         self.resting = Resting()
         self.repeats = Repeats()
         self._epoch = 0
-        self._more = 0  # sessions kept awake beyond the usual
-        self._woken = 0  # by requests, since the last breath
+        self._awake = Awake()
 
     # -- one record -----------------------------------------------------------------------------------------------
 
@@ -64,7 +60,7 @@ class Memory:
         name = self.named(key.identity)
         if name is None or self._unfold(name, key) is None:
             return None
-        self._woken += 1
+        self._awake.woke()
         return self.hot.get(key)
 
     def entry(self, name: str, now: float) -> Entry:
@@ -171,8 +167,6 @@ class Memory:
         elif entry is not None:
             self.repeats.hold(name, fingerprint, refusal, now, seconds)
 
-    # -- all of them ----------------------------------------------------------------------------------------------
-
     def __len__(self) -> int:
         return len(self._sessions) + len(self.resting) + len(self._others)
 
@@ -219,8 +213,6 @@ class Memory:
             if woken is not None and not self._sweep_one(name, woken, now):
                 self._fold(name)
 
-    # -- inside ---------------------------------------------------------------------------------------------------
-
     def _next(self) -> int:
         self._epoch += 1
         return self._epoch
@@ -248,7 +240,7 @@ class Memory:
     def make_room(self, kept: str) -> None:
         """Fold, or drop, what has waited longest, but give what was used meanwhile another turn. `kept` stays."""
         entries = self._place(kept)
-        most = min(MOST_AWAKE + self._more, MOST_ENTRIES) if self._folds(kept) else MOST_ENTRIES
+        most = min(self._awake.most, MOST_ENTRIES) if self._folds(kept) else MOST_ENTRIES
         for chance in range(_SECOND_CHANCES):
             if len(entries) <= most:
                 return
@@ -264,17 +256,10 @@ class Memory:
                 self._clear(entries.pop(name))
 
     def breathe(self) -> None:
-        """Keep more sessions awake while many are woken, and slowly fewer when that is over. Call it 4 times a second.
-
-        So thousands that are used all the time cost memory instead of the time to fold them.
-        """
-        if self._woken > MANY_WOKEN:
-            self._more = min(2 * self._more + MOST_AWAKE, MOST_ENTRIES)
-        elif self._more:
-            self._more -= self._more // 64 + 1
-            while self._folding and len(self._sessions) > MOST_AWAKE + self._more:
-                self.make_room(_SESSIONS)
-        self._woken = 0
+        """Let more sessions be awake, or fewer: to be called 4 times a second."""
+        self._awake.breathe(MOST_ENTRIES)
+        while self._folds(_SESSIONS) and len(self._sessions) > self._awake.most:
+            self.make_room(_SESSIONS)
 
     def _folds(self, name: str) -> bool:
         return self._folding and name.startswith(_SESSIONS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.credentials import memory
+from sidecar.credentials import awake, memory
 from sidecar.credentials.entry import Credential, Entry, Peak
 from sidecar.credentials.folded import Words, fold, unfold
 from sidecar.credentials.sessions import TOUCH_EVERY
@@ -31,7 +31,7 @@ URL_SAFE = string.ascii_letters + string.digits + "-_"
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     """Return a broker that folds every session but the one used last."""
-    monkeypatch.setattr(memory, "MOST_AWAKE", 1)
+    monkeypatch.setattr(awake, "MOST_AWAKE", 1)
     made = Bench()
     yield made
     await asyncio.wait_for(made.broker.close(1), 5)
@@ -205,7 +205,7 @@ async def test_thousands_in_use_at_once_stay_awake_and_rest_afterwards(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where many are woken, memory is spent instead of time."""
-    monkeypatch.setattr(memory, "MANY_WOKEN", 1)
+    monkeypatch.setattr(awake, "MANY_WOKEN", 1)
     users = [f"user{number}" for number in range(12)]
     await used(bench, *users)
     for _ in range(5):
@@ -220,7 +220,7 @@ async def test_thousands_in_use_at_once_stay_awake_and_rest_afterwards(
 
 def test_session_at_rest_takes_little_more_than_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """10 000 live sessions fit into 60 MB: `python -m benchmarks.footprint` measures the whole process."""
-    monkeypatch.setattr(memory, "MOST_AWAKE", 10)
+    monkeypatch.setattr(awake, "MOST_AWAKE", 10)
     held, count = memory.Memory(), 2000
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
