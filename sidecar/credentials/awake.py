@@ -6,7 +6,7 @@ instead of the time to fold and unfold them.
 
 from __future__ import annotations
 
-MOST_AWAKE = 1024
+MOST_AWAKE = 512
 """Sessions that are not folded, while few are woken."""
 MANY_WOKEN = 50
 """Sessions that requests wake between two calls of `breathe`, from which on more are kept awake."""
