@@ -22,6 +22,7 @@ HEAVY = {
     "http.client": "1 MB with the mail library: only `cli.asking` and the demo need it",
     "email": "1 MB",
     "urllib.request": "2 MB",
+    "html": "0.4 MB of entities: only the status page needs it",
     "importlib.metadata": "1 MB with the mail library",
     "multiprocessing": "1 MB",
     "rich": "4 MB: what structlog would draw tracebacks with",
