@@ -27,6 +27,7 @@ AS_IT_IS = frozenset(
         "test_login.py",
         "test_login_browser.py",
         "test_tunnels_end.py",
+        "test_workers.py",
     }
 )
 """Modules whose sessions go by other ways as well, under ids of their own: commands, questions, browsers, internals."""

@@ -167,13 +167,13 @@ def test_200_callers_on_an_expired_session_over_4_workers_spend_one_refresh_toke
 
 def test_session_deleted_at_one_worker_is_refused_by_all(four: Fleet, backdrop: Backdrop) -> None:
     """[ID-05] While each has the token at hand, on connections that stay open, at an upstream that takes any token."""
-    four.sign_in(backdrop, "bob", "a-session")
+    four.sign_in(backdrop, "bob", "session-of-the-workers")
     connections = [http.client.HTTPConnection(four.proxy, timeout=DEADLINE) for _ in range(16)]
 
     def statuses() -> set[int]:
         found = set()
         for connection in connections:
-            connection.request("GET", PROFILES, headers={"X-Session-Id": "a-session"})
+            connection.request("GET", PROFILES, headers={"X-Session-Id": "session-of-the-workers"})
             answer = connection.getresponse()
             answer.read()
             found.add(answer.status)
@@ -181,7 +181,7 @@ def test_session_deleted_at_one_worker_is_refused_by_all(four: Fleet, backdrop: 
 
     with behaving(backdrop, lambda _: [response(b"taken")]):
         assert statuses() == {200}
-        assert four.manage("DELETE", "/v1/sessions/a-session").status == 204
+        assert four.manage("DELETE", "/v1/sessions/session-of-the-workers").status == 204
         assert until(lambda: statuses() == {401}) < 3.0  # a second, and what a busy machine adds
     for connection in connections:
         connection.close()
