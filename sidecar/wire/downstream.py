@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _END = b"\r\n\r\n"
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 section 5.6.2
+_AROUND_TARGET = 64 + len(b"  HTTP/1.1\r\n")  # bytes of a request line beside its target; 64 for the method
 LINGER = 2.0  # seconds to let a caller read our answer while it still sends
 MOST_REFUSED = 64  # connections beyond the limit that are being told so
 HALF_CLOSED_PATIENCE = 0.8  # seconds between two pieces of a response for a caller that has closed its side
@@ -344,11 +345,13 @@ class Downstream(asyncio.Protocol):
 
     def _head_incomplete(self, buffer: bytes, start: int, *, ends: bool) -> bool:
         limits = self.wire.limits
-        if ends or len(buffer) - start > limits.headers:
-            line_end = buffer.find(b"\r\n", start)
+        longest = limits.target + _AROUND_TARGET
+        line_end = buffer.find(b"\r\n", start, start + longest)  # no further: it is looked for with every piece
+        size = len(buffer) - start
+        if ends or size > limits.headers or (line_end < 0 and size >= longest):
             name = "target_too_large" if line_end < 0 or line_end - start > limits.target else "headers_too_large"
             self._answer_and_close(Refusal(name, close=True))
-        elif _hopeless(buffer, start, max(start, self._looked)):
+        elif _hopeless(buffer, start, line_end, max(start, self._looked)):
             self._answer_and_close(Refusal("bad_request", "The request head is malformed.", close=True))
         else:
             self._await_head()
@@ -425,7 +428,7 @@ class Downstream(asyncio.Protocol):
             self._transport.write_eof()
 
 
-def _hopeless(buffer: bytes, start: int, new: int) -> bool:
+def _hopeless(buffer: bytes, start: int, line_end: int, new: int) -> bool:
     """Say whether an incomplete head can never become a request.
 
     A wrong first byte, a bare CR or LF at `new` or later, or a request line that ends in no version of ours.
@@ -436,7 +439,6 @@ def _hopeless(buffer: bytes, start: int, new: int) -> bool:
     ends = buffer.count(b"\r\n", near)
     if buffer.count(b"\n", new) != ends or buffer.count(b"\r", near, len(buffer) - 1) != ends:
         return True
-    line_end = buffer.find(b"\r\n", start)
     return line_end >= 0 and not buffer.endswith((b" HTTP/1.1", b" HTTP/1.0"), start, line_end)
 
 
