@@ -9,9 +9,11 @@ import os
 import queue
 import select
 import threading
+import time
 
 QUEUED = 10_000  # lines
 PIECE = 64 * 1024  # bytes that are written at once
+PAUSE = 0.02  # seconds from a line to its writing
 
 
 class Sink:
@@ -76,11 +78,13 @@ class Sink:
     def _gathered(self) -> tuple[list[bytes], bool]:
         """Wait for a line and take what came with it; False where that was the last.
 
-        Under load this thread gets its turn of the interpreter some hundred times a second: one line each would not do.
+        Each turn that this thread takes of the interpreter is one that requests wait for: it takes fifty a second.
         """
         lines: list[bytes] = []
         size = 0
         line = self._lines.get()
+        if line is not None:
+            time.sleep(PAUSE)
         while line is not None:
             lines.append(line)
             size += len(line)
