@@ -48,6 +48,10 @@ class Breaker:
         self._probing = True
         return True
 
+    def now(self) -> float:
+        """Return the time on the clock that outages are measured by."""
+        return self._clock()
+
     def succeeded(self) -> None:
         """Redis answered."""
         if self._failing_since is not None and self._clock() >= self._failing_since + LONG:
@@ -56,11 +60,15 @@ class Breaker:
         self._open_until = None
         self._probing = False
 
-    def failed(self) -> None:
-        """Redis did not answer."""
-        now = self._clock()
-        self._failing_since = now if self._failing_since is None else self._failing_since
-        self._open_until = now + REST
+    def stumbled(self, began: float) -> None:
+        """The first try of an operation that `began` then failed: an outage counts from there."""
+        if self._failing_since is None:
+            self._failing_since = began
+
+    def failed(self, began: float) -> None:
+        """Redis did not answer an operation that `began` then, perhaps for as long as a failover takes."""
+        self.stumbled(began)
+        self._open_until = self._clock() + REST
         self._probing = False
 
     def gave_up(self) -> None:

@@ -125,11 +125,12 @@ class RedisDriver:
             probing = not self._breaker.closed
             if not self._breaker.admits():
                 raise StoreUnavailableError("Redis did not answer a moment ago")
+            began = self._breaker.now()
             try:
                 async with asyncio.timeout(limit or self._limit):
-                    answer = await self._try_twice(operation) if retry and not probing else await operation()
+                    answer = await self._try_twice(operation, began) if retry and not probing else await operation()
             except _FOREIGN as error:
-                self._judge(error)
+                self._judge(error, began)
                 translated = _translated(error)
                 self._complaints.failed(translated)
                 raise translated from None
@@ -139,18 +140,19 @@ class RedisDriver:
             self._breaker.succeeded()
             return answer
 
-    async def _try_twice(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _try_twice(self, operation: Callable[[], Awaitable[T]], began: float) -> T:
         try:
             return await operation()
         except (*_AWAY, ReadOnlyError) as error:
+            self._breaker.stumbled(began)
             if isinstance(error, ReadOnlyError):
                 await self._forget_connections()
             await asyncio.sleep(random.uniform(*PAUSE))  # noqa: S311 - spreads the callers, hides nothing
             return await operation()
 
-    def _judge(self, error: Exception) -> None:
+    def _judge(self, error: Exception, began: float) -> None:
         if isinstance(error, _AWAY):
-            self._breaker.failed()
+            self._breaker.failed(began)
         else:
             self._breaker.succeeded()
 
