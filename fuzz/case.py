@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 Step = bytes | str
@@ -57,3 +59,11 @@ def _shown(step: Step) -> dict[str, str]:
 
 def _read(step: dict[str, str]) -> Step:
     return step["bytes"].encode("latin-1") if "bytes" in step else step["event"]
+
+
+def collected(found: Iterator[str]) -> list[str]:
+    """Return what a judge finds wrong, an exception that escapes included: that is what is being looked for."""
+    try:
+        return list(found)
+    except Exception:  # noqa: BLE001 - whatever escapes
+        return ["an exception escaped:\n" + traceback.format_exc()]

@@ -7,9 +7,9 @@ with are `reading.StrictRequests`, which shares no code with the sidecar, and h1
 from __future__ import annotations
 
 import re
-import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
+from fuzz.case import collected
 from fuzz.reading import Request, Response, StrictError, h11_requests, h11_response, read_responses
 from fuzz.transport import EOF
 from fuzz.world import CANARY, LONG, Caller, Peer, World
@@ -56,10 +56,7 @@ class Good(NamedTuple):
 
 def problems(world: World, case: Case) -> list[str]:
     """Play a case; return what is wrong with the outcome."""
-    try:
-        return list(_problems(world, case))
-    except Exception:  # noqa: BLE001 - whatever escapes is what is being looked for
-        return ["an exception escaped:\n" + traceback.format_exc()]
+    return collected(_problems(world, case))
 
 
 def _problems(world: World, case: Case) -> Iterator[str]:

@@ -7,12 +7,11 @@ token) only where h11 reads the same whole response. The limits are small, so th
 from __future__ import annotations
 
 import asyncio
-import traceback
 import zlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from fuzz.case import Answer, Case
+from fuzz.case import Answer, Case, collected
 from fuzz.clockwork import Clockwork
 from fuzz.mutate import RESPONSE_LINES, Kind, answer, numbered, seeds
 from fuzz.reading import Response, h11_requests, h11_response
@@ -86,10 +85,7 @@ class Exchanges:
 
     def problems(self, case: Case) -> list[str]:
         """Play a case; return what is wrong with the outcome."""
-        try:
-            return list(self._problems(case))
-        except Exception:  # noqa: BLE001 - whatever escapes is what is being looked for
-            return ["an exception escaped:\n" + traceback.format_exc()]
+        return collected(self._problems(case))
 
     def _problems(self, case: Case) -> Iterator[str]:
         self._loop.faults.clear()
