@@ -17,6 +17,7 @@ from sidecar.errors import Refusal
 from sidecar.headers import persists, switches_as_offered
 from sidecar.wire import body, framing
 from sidecar.wire.body import BodyReader, BrokenBodyError, CloseReader
+from sidecar.wire.capacity import free_window
 from sidecar.wire.context import NEVER
 from sidecar.wire.exchange import SWITCHING
 from sidecar.wire.head import LONGEST_RESPONSE_HEAD, InvalidResponseError, parse_response
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _END = b"\r\n\r\n"
 _FINAL = 200
 _PIECE = 64 * 1024  # bytes
+_TAKES_IT_ALL = 512 * 1024  # bytes in a row: more than what this process and the kernel keep for a caller
 _NO_TRAILERS: list[tuple[bytes, bytes]] = []
 
 
@@ -37,7 +39,7 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_blocked", "_closes_well", "_endless", "_ends", "_held", "_partial", "_paused", "_persistent", "_pool",
-        "_reader", "_received", "_sent", "_streaming", "_transport", "deadline", "exchange", "used",
+        "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "deadline", "exchange", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -53,6 +55,7 @@ class Upstream(asyncio.Protocol):
         self._received = False  # a byte of this response has come
         self._streaming = False
         self._persistent = False
+        self._taken = 0  # bytes of bodies without a pause, until there are enough of them
         self._closes_well = False  # it has said that nothing more will come
         self._ends: tuple[object, object] = (None, None)
         self.exchange: Exchange | None = None
@@ -92,6 +95,8 @@ class Upstream(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
             self.deadline = NEVER
+            if self._taken < _TAKES_IT_ALL:
+                self._taken = 0
 
     def resume(self) -> None:
         if self._paused and not self._transport.is_closing():
@@ -129,6 +134,7 @@ class Upstream(asyncio.Protocol):
     def yield_transport(self) -> asyncio.Transport:
         """Return the connection itself, for a tunnel, which has no deadline."""
         self.deadline = NEVER
+        free_window(self._transport.get_extra_info("socket"))
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -291,6 +297,8 @@ class Upstream(asyncio.Protocol):
 
     def _read_body(self, exchange: Exchange, out: bytes, data: bytes) -> None:
         reader = cast("BodyReader", self._reader)
+        if self._taken < _TAKES_IT_ALL:
+            self._take(len(data))
         piece = reader.feed(data)
         exchange.response_data(out, piece.data)
         if piece.done:
@@ -298,6 +306,12 @@ class Upstream(asyncio.Protocol):
             self._finish(exchange, reader.trailers, piece.rest)
         elif not self._paused:
             self._be_patient()
+
+    def _take(self, size: int) -> None:
+        """Let the kernel read ahead for a caller that takes all there is; for one that does not it holds the more."""
+        self._taken += size
+        if self._taken >= _TAKES_IT_ALL:
+            free_window(self._transport.get_extra_info("socket"))
 
     def _finish(self, exchange: Exchange, trailers: list[tuple[bytes, bytes]], surplus: bytes) -> None:
         self.exchange = None

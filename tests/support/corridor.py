@@ -28,6 +28,7 @@ from sidecar.metrics import Metrics
 from sidecar.model import APPLICATION, Origin, TokenKey, TokenSpec
 from sidecar.proxy import Proxy
 from sidecar.settings import KIB, Limits, Match, Replay, Route, Settings, Tls, Tunnel, UpstreamTimeout
+from sidecar.wire.capacity import bound_unsent
 from sidecar.wire.context import Wire
 from sidecar.wire.dial import Dialler
 from sidecar.wire.downstream import Downstream
@@ -159,6 +160,7 @@ class Corridor:
         await self.upstream.start(self.tls.server if self.tls else None)
         self.wire = Wire(self._loop, self._limits)
         self._server = await self._loop.create_server(lambda: _CutDownstream(self), "127.0.0.1", 0, backlog=1024)
+        bound_unsent(self._server.sockets[0])
         self.port = self._server.sockets[0].getsockname()[1]
         self.wire.configure(self._limits, self._proxy())
 

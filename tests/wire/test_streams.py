@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -132,6 +135,53 @@ def test_download_to_a_slow_reader_leaves_memory_flat(both: dict[str, Corridor],
                 time.sleep(0.1)
     assert watch.rise < 24 * MIB
     assert corridor.faults == []
+
+
+class Paced(Source):
+    """Sends no faster than anybody takes it."""
+
+    def _go_on(self) -> None:
+        if self._may and self._left:
+            self._transport.write(PIECE)
+            self._left -= len(PIECE)
+            asyncio.get_running_loop().call_later(0.01, self._go_on)
+
+
+SO_BUF_LOCK = 72  # <asm-generic/socket.h>
+
+
+def _read_ahead(port: int) -> set[bool]:
+    """Say of this process's connections to a port whether the kernel may enlarge their receive buffers, if it tells."""
+    found = set()
+    for file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as sock:
+            if sock.getpeername()[1:2] == (port,):
+                found.add(sock.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK) == 0)
+    return found
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_kernel_reads_ahead_only_for_a_caller_that_takes_all_there_is(both: dict[str, Corridor], loop: LoopKind):
+    """[SL-03] It would take a megabyte and more from the upstream for each of thousands of callers that do not read."""
+    corridor = both[loop]
+    corridor.fresh()
+    corridor.upstream.protocol = Source
+    with corridor.client(buffer=4096) as client:
+        assert client.send(GET).receive()
+        time.sleep(0.3)
+        if not _read_ahead(corridor.upstream.port):
+            pytest.skip("SO_BUF_LOCK needs Linux 5.14")
+        for _ in range(20):
+            assert client.receive()
+            time.sleep(0.01)
+        assert _read_ahead(corridor.upstream.port) == {False}
+    corridor.upstream.protocol = Paced
+    with corridor.client() as client:
+        client.send(GET)
+        got = 0
+        while got < MIB:
+            got += len(client.receive())
+        assert True in _read_ahead(corridor.upstream.port)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
