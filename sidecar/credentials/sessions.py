@@ -34,6 +34,20 @@ TOUCH_EVERY = 600.0
 """Seconds by which the stored time of last use may lag behind."""
 REVOCATION_TIME = 5.0
 ATTEMPTS = 6
+_INSTEAD = {
+    "token_type": 'token_type is to be "Bearer"',
+    "access_token": "access_token is to be the token, without a blank or another character that a header cannot carry",
+    "refresh_token": "refresh_token is to be a string of visible ASCII characters",
+    "id_token": "id_token is to be a string of visible ASCII characters",
+    "expires_in": "expires_in is to be a number of seconds",
+    "expired_on_arrival": "expires_in says that the access token has expired",
+    "scope": "scope is to be names with a blank between them, without quotation marks or backslashes",
+    "audience": "audience is to be a string",
+    "resource": "resource is to be a string or a list of strings",
+    "error": "it is the error response of a token endpoint",
+    "too_large": "it is larger than any token endpoint's",
+}
+"""What a token response should say in a member that is at fault."""
 T = TypeVar("T")
 
 
@@ -250,13 +264,17 @@ def _judge(response: Mapping[str, object], now: float) -> Granted:
     if isinstance(outcome, Granted):
         return outcome
     reason = outcome.reason if isinstance(outcome, Invalid) else "error"
-    raise Refusal("bad_request", f"The token response is no good: {reason}.")
+    raise _no_good(reason)
+
+
+def _no_good(reason: str) -> Refusal:
+    return Refusal("bad_request", f"The token response is no good: {_INSTEAD.get(reason, reason)}.")
 
 
 def _audience(response: Mapping[str, object]) -> str:
     audience = response.get("audience", "")
     if not isinstance(audience, str):
-        raise Refusal("bad_request", "The token response is no good: audience.")
+        raise _no_good("audience")
     return audience
 
 
@@ -264,7 +282,7 @@ def _resources(response: Mapping[str, object]) -> tuple[str, ...]:
     named = response.get("resource", [])
     resources = [named] if isinstance(named, str) else named
     if not isinstance(resources, list) or not all(isinstance(resource, str) for resource in resources):
-        raise Refusal("bad_request", "The token response is no good: resource.")
+        raise _no_good("resource")
     return tuple(resources)
 
 

@@ -118,6 +118,34 @@ async def test_bad_session_is_refused_and_stores_nothing(
         assert (await run.admin("GET", "/v1/sessions")).document == {"sessions": []}
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"token_type": None}, 'token_type is to be "Bearer"'),
+        ({"access_token": "q z"}, "access_token is to be the token"),
+        ({"refresh_token": 7}, "refresh_token is to be a string"),
+        ({"id_token": "q z"}, "id_token is to be a string"),
+        ({"expires_in": "soon"}, "expires_in is to be a number of seconds"),
+        ({"expires_in": 0}, "expires_in says that the access token has expired"),
+        ({"scope": 'q "z"'}, "scope is to be names with a blank between them"),
+        ({"audience": ["a"]}, "audience is to be a string"),
+        ({"resource": [1]}, "resource is to be a string or a list of strings"),
+        ({"error": "access_denied"}, "it is the error response of a token endpoint"),
+    ],
+)
+async def test_refusal_of_a_session_says_what_its_token_response_should_say_instead(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    """The name of the member alone leaves a reader to guess; its value, which may be a token, is not shown."""
+    good = {"access_token": "a", "token_type": "Bearer"}
+    document = {name: value for name, value in (good | change).items() if value is not None}
+    async with whole(tmp_path) as run:
+        reply = await run.admin("PUT", "/v1/sessions/x", document)
+        assert (reply.status, reply.code) == (400, "bad_request")
+        assert said in str(reply.document)
+        assert "q " not in str(reply.document)
+
+
 async def test_session_api_asks_for_the_admin_token(tmp_path: Path) -> None:
     """Without it, or with another, nothing of /v1/ is answered; health and readiness are open."""
     async with whole(tmp_path) as run:
