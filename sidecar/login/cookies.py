@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 import orjson
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 PENDING_LIFE = 600
 """Seconds that a user may take at the authorization server."""
 MOST_PENDING = 8
-"""Sign-ins under way in one browser: the tabs of a user, and a bound for the Cookie header."""
+"""Sign-ins under way in one browser: the tabs of a user."""
+MOST_BYTES = 4096
+"""Their names and values together: half of what many servers take as one Cookie line, ours among them."""
 _PENDING = "sidecar_login_"
 _SEAL_VERSION = 1
 _LONGEST = 4096
@@ -64,8 +67,12 @@ def unseal(sealer: Sealer, name: str, value: str, now: float) -> Pending | None:
 
 
 def read(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the cookies of the Cookie lines of a request, in their order (RFC 6265 section 4.2)."""
-    pairs = (pair.strip().partition("=") for line in lines for pair in line.split(";"))
+    """Return the cookies of the Cookie lines of a request, in their order (RFC 6265 section 4.2).
+
+    Nothing but a blank or a tab is taken off a name, as browsers do: to them a name behind a no-break space has no
+    prefix, so any host of the domain may set it.
+    """
+    pairs = (pair.strip(" \t").partition("=") for line in lines for pair in line.split(";"))
     return [(name, value.strip('"')) for name, equals, value in pairs if equals]
 
 
@@ -74,13 +81,19 @@ def values(cookies: Iterable[tuple[str, str]], name: str) -> list[str]:
     return list(dict.fromkeys(value for found, value in cookies if found == name))
 
 
-def surplus(cookies: Iterable[tuple[str, str]], sealer: Sealer, now: float, *, secure: bool) -> list[str]:
-    """Return the names of pending cookies to drop, so that one more sign-in stays within `MOST_PENDING`."""
+def surplus(cookies: Iterable[tuple[str, str]], sealer: Sealer, now: float, coming: int, *, secure: bool) -> list[str]:
+    """Return the names of pending cookies to drop, so that one more sign-in stays within `MOST_PENDING`.
+
+    `coming` is the length of its cookie, name and value: all together stay within `MOST_BYTES`.
+    """
     prefix = _pending_prefix(secure)
-    held = {name: unseal(sealer, name, value, now) for name, value in cookies if name.startswith(prefix)}
-    dead = [name for name, pending in held.items() if pending is None]
-    alive = sorted((pending.begun_at, name) for name, pending in held.items() if pending is not None)
-    return dead + [name for _, name in alive[: max(0, len(alive) - MOST_PENDING + 1)]]
+    held = {name: value for name, value in cookies if name.startswith(prefix)}
+    begun = {name: pending.begun_at for name, value in held.items() if (pending := unseal(sealer, name, value, now))}
+    newest_first = sorted(begun, key=lambda name: (begun[name], name), reverse=True)
+    lengths = accumulate((len(name) + len(held[name]) for name in newest_first), initial=coming)
+    kept = sum(length <= MOST_BYTES for length in lengths) - 1
+    dropped = newest_first[max(0, min(kept, MOST_PENDING - 1)) :]
+    return [name for name in held if name not in begun] + dropped[::-1]
 
 
 def set_cookie(name: str, value: str, seconds: int, *, secure: bool) -> str:

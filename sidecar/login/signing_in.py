@@ -56,7 +56,8 @@ class SigningIn:
         secure = self._login.secure
         cookie = cookies.pending_name(pending.state, secure=secure)
         value = cookies.seal(self._state.sealer, cookie, pending)
-        gone = cookies.surplus(cookies_of(request), self._state.sealer, now, secure=secure)
+        coming = len(cookie) + len(value)
+        gone = cookies.surplus(cookies_of(request), self._state.sealer, now, coming, secure=secure)
         self._state.results["begun"] += 1
         lines = [cookies.set_cookie(cookie, value, cookies.PENDING_LIFE, secure=secure)]
         return redirect(location, lines + [cookies.set_cookie(old, "", 0, secure=secure) for old in gone])

@@ -246,6 +246,22 @@ async def test_callback_in_another_browser_is_refused(running: SignIn, browser: 
     assert exchanges(running) == 0
 
 
+@pytest.mark.parametrize("before", ["\u00a0", "\u2000", "\u0085"])
+async def test_cookie_that_another_host_may_plant_begins_nothing(
+    before: str, running: SignIn, browser: Browser
+) -> None:
+    """[ID-12] Only to a loose reader does it have the name that browsers guard: no sign-in, and no session."""
+    callback = await browser.choose(await browser.begin(), "alice")
+    [begun] = browser.client.cookies.jar
+    async with running.browser() as victim:
+        planted = {"Cookie": f"{before}{begun.name}={begun.value}".encode()}
+        refused(await victim.get(callback, headers=planted))
+    await browser.client.get(callback)
+    async with running.browser() as victim:
+        planted = {"Cookie": f"{before}{COOKIE}={browser.session}".encode()}
+        assert (await victim.get("/oauth2/session", headers=planted)).json()["signed_in"] is False
+
+
 CHANGES: dict[str, Callable[[dict[str, str]], dict[str, str]]] = {
     "state-changed": lambda query: {**query, "state": query["state"][:-1] + "_"},
     "state-left-out": lambda query: {name: value for name, value in query.items() if name != "state"},
@@ -423,6 +439,15 @@ async def test_endless_tabs_do_not_fill_the_cookie_header(browser: Browser) -> N
     for _ in range(12):
         await browser.begin()
     assert len([cookie for cookie in browser.client.cookies.jar if cookie.name.startswith(PENDING)]) == 8
+
+
+async def test_browser_with_long_addresses_in_many_tabs_can_still_sign_in(running: SignIn, browser: Browser) -> None:
+    """Whatever another site lets it begin: the Cookie line stays short enough for every server on its way."""
+    for number in range(8):
+        url = await browser.begin(f"/app/{number}?" + "x" * 1400)
+    assert sum(len(cookie.name) + len(cookie.value or "") for cookie in browser.client.cookies.jar) <= 4096
+    assert (await browser.client.get(await browser.choose(url, "alice"))).status_code == 303
+    assert (await running.call(browser)).document["subject"] == "alice"
 
 
 async def test_sign_in_and_session_survive_a_restart(tmp_path: Path) -> None:

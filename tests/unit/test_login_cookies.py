@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.credentials.vault import Vault, generate_key
 from sidecar.login import cookies
-from sidecar.login.cookies import MOST_PENDING, PENDING_LIFE
+from sidecar.login.cookies import MOST_BYTES, MOST_PENDING, PENDING_LIFE
 from sidecar.model import Secret
 from sidecar.oauth.authorization import Pending
 
@@ -96,12 +96,36 @@ def test_cookies_are_read_from_every_line() -> None:
     assert cookies.values(found, "sid") == ["x", "y"]
 
 
+@pytest.mark.parametrize("before", ["\u00a0", "\u2000", "\u3000", "\u0085", "\x1f", "\x0b"])
+def test_cookie_that_browsers_do_not_guard_is_not_ours(before: str) -> None:
+    """[ID-12] Any host of the domain may set a name with something before its prefix that only looks like a blank."""
+    found = cookies.read([f"a=1; {before}__Host-sid=planted", f"{before}__Host-sid=planted"])
+    assert cookies.values(found, "__Host-sid") == []
+
+
+def held_by_a_browser(count: int, longer: int = 0) -> list[tuple[str, str]]:
+    """Return the cookies of so many sign-ins, the newest first."""
+    pendings = [PENDING._replace(state=f"{n:043}", begun_at=int(NOW) - n) for n in range(count)]
+    named = [(cookies.pending_name(one.state, secure=False), one) for one in pendings]
+    return [
+        (name, cookies.seal(VAULT, name, one._replace(return_to=one.return_to + "x" * longer))) for name, one in named
+    ]
+
+
 def test_oldest_of_too_many_sign_ins_is_dropped() -> None:
     """So many tabs at once, and what cannot be read goes too; other cookies are not ours to take away."""
-    held = []
-    for number in range(MOST_PENDING + 2):
-        pending = PENDING._replace(state=f"{number:043}", begun_at=int(NOW) - number)
-        name = cookies.pending_name(pending.state, secure=False)
-        held.append((name, cookies.seal(VAULT, name, pending)))
-    surplus = cookies.surplus([*held, ("sidecar_login_zz", "broken"), ("sid", "x")], VAULT, NOW, secure=False)
+    held = held_by_a_browser(MOST_PENDING + 2)
+    others = [("sidecar_login_zz", "broken"), ("sid", "x")]
+    surplus = cookies.surplus([*held, *others], VAULT, NOW, 400, secure=False)
     assert surplus == ["sidecar_login_zz", held[-1][0], held[-2][0], held[-3][0]]
+
+
+@pytest.mark.parametrize(("coming", "kept"), [(400, 2), (1400, 1), (3000, 0), (5000, 0)])
+def test_long_addresses_leave_room_for_fewer_sign_ins(coming: int, kept: int) -> None:
+    """A browser whose Cookie line is too long is served by nobody: all together stay within a bound."""
+    held = held_by_a_browser(4, 900)
+    length = len(held[0][0]) + len(held[0][1])
+    assert coming + kept * length <= MOST_BYTES or not kept
+    assert coming + (kept + 1) * length > MOST_BYTES
+    surplus = cookies.surplus(held, VAULT, NOW, coming, secure=False)
+    assert surplus == [name for name, _ in reversed(held[kept:])]
