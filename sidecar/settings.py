@@ -78,6 +78,11 @@ class Login:
         """Whether browsers reach it by https."""
         return self.public_url.startswith("https:")
 
+    @property
+    def max_age(self) -> int | None:
+        """The `max_age` of `params`: seconds before a sign-in in which the user may have proven who they are."""
+        return next((int(value) for name, value in self.params if name == "max_age"), None)
+
     def url(self, provider: str | None) -> str | None:
         """Return where a browser signs in by `provider`; None where that one signs nobody in."""
         if provider not in self.providers:

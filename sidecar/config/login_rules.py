@@ -5,6 +5,7 @@ OpenID Connect Core section 3.1.2.1 (scope, redirect URI), RFC 9700 section 4.1,
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from sidecar.config import addresses
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SHORTEST_IDLE = 300.0
 """Seconds. The time of last use is stored about once a minute, so a shorter life would end sessions in use."""
+_SECONDS = re.compile(r"[0-9]{1,9}")
 _NEEDED = ("issuer", "authorization_endpoint", "jwks_uri")
 
 
@@ -107,6 +109,14 @@ def login_parameters_are_its_own(parsed: Parsed, _world: World) -> Iterator[Find
     for name in (login.model.params or {}) if login else ():
         if login is not None and name in OWN_PARAMETERS:
             yield Finding(login.at("params", name), "the sidecar sets this parameter itself", "remove it", key=True)
+
+
+def login_max_age_is_a_number(parsed: Parsed, _world: World) -> Iterator[Finding]:
+    """`max_age` is not only sent: the answer is judged by it."""
+    login = _login(parsed)
+    given = (login.model.params or {}).get("max_age") if login else None
+    if login is not None and given is not None and not _SECONDS.fullmatch(given):
+        yield Finding(login.at("params", "max_age"), "expected a whole number of seconds, such as 3600")
 
 
 def sessions_live_long_enough(parsed: Parsed, _world: World) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     login_rules.login_is_encrypted,
     login_rules.login_cookie_is_looked_for,
     login_rules.login_parameters_are_its_own,
+    login_rules.login_max_age_is_a_number,
     login_rules.sessions_live_long_enough,
     provider_rules.providers_are_complete,
     provider_rules.providers_are_encrypted,

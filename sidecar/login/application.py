@@ -80,4 +80,6 @@ async def _shown(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise
         response = page_of(SignInError("not_found" if error.status == web.HTTPNotFound.status_code else "bad_request"))
         response.set_status(error.status)
+        if "Allow" in error.headers:  # RFC 9110 section 15.5.6
+            response.headers["Allow"] = error.headers["Allow"]
         return response

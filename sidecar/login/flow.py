@@ -88,6 +88,11 @@ def begin(words: tuple[str, str, str], provider: str, issuer: str, landing_at: s
     return Pending(state, nonce, verifier, provider, issuer, landing_at, int(now))
 
 
+def authenticated_since(max_age: int | None, pending: Pending) -> float | None:
+    """Return the earliest moment at which the user may have proven who they are; None where that was not asked."""
+    return None if max_age is None else pending.begun_at - max_age
+
+
 def pushes(login: Login, metadata: Metadata) -> bool:
     """Say whether the authorization request is pushed (RFC 9126)."""
     offered = metadata.pushed_authorization_request_endpoint is not None
@@ -101,8 +106,6 @@ def pushes(login: Login, metadata: Metadata) -> bool:
 def granted(outcome: Outcome) -> Granted:
     """Return the tokens of a code exchange."""
     match outcome:
-        case Granted(id_token=None):
-            raise SignInError("invalid", "no_id_token")
         case Granted():
             return outcome
         case Unavailable(reason):

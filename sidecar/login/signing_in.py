@@ -144,15 +144,17 @@ class SigningIn:
 
     async def _identity(self, party: Party, metadata: Metadata, granted: Granted, pending: Pending) -> Identity:
         algorithms = believed(metadata.id_token_algorithms)
-        expected = id_token.Expected(metadata.issuer, party.registered.client_id, pending.nonce, algorithms)
+        client_id, since = party.registered.client_id, flow.authenticated_since(self._login.max_age, pending)
+        expected = id_token.Expected(metadata.issuer, client_id, pending.nonce, algorithms, since)
         token = granted.id_token
+        if token is None:
+            raise SignInError("invalid", "no_id_token")
         for missing in (False, True):
             keys = await party.server.keys(missing=missing)
             if isinstance(keys, Unavailable | Invalid):
                 raise SignInError("unavailable" if isinstance(keys, Unavailable) else "invalid", keys.reason)
             try:
-                if token is not None:
-                    return id_token.validate(token, granted.token.value, keys, expected, self._state.clock())
+                return id_token.validate(token, granted.token.value, keys, expected, self._state.clock())
             except UnknownKeyError:
                 continue
             except JwtError as error:

@@ -75,12 +75,12 @@ class SigningOut:
         form = await form_of(request)
         landing = flow.landing(form.get("return_to", request.query.get("return_to")), self._login)
         found = await self._find(request)
+        for held in self._ids(request):  # before the provider is asked for anything: it may be slow to answer
+            await self._state.sessions.delete(held)
         location = landing
         if found is not None:
             location = await self._provider_logout(found, landing)
             _log.info("signed_out", provider=found.provider)
-        for held in self._ids(request):
-            await self._state.sessions.delete(held)
         if "application/json" in request.headers.get("Accept", ""):
             body = orjson.dumps({"signed_in": False, "logout_url": location})
             response = web.Response(body=body, content_type="application/json")

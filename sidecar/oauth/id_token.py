@@ -31,12 +31,16 @@ _HASHES = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
 
 
 class Expected(NamedTuple):
-    """What an ID token must agree with. `nonce` is the one that was sent."""
+    """What an ID token must agree with. `nonce` is the one that was sent.
+
+    `authenticated_since`: where `max_age` was asked for, the earliest `auth_time` (seconds since the epoch).
+    """
 
     issuer: str
     client_id: str
     nonce: str
     algorithms: tuple[str, ...]
+    authenticated_since: float | None = None
 
 
 def validate(id_token: Secret, access_token: Secret, keys: KeySet, expected: Expected, now: float) -> Identity:
@@ -45,6 +49,8 @@ def validate(id_token: Secret, access_token: Secret, keys: KeySet, expected: Exp
     check_issuer(claims, expected.issuer)
     check_audience(claims, expected.client_id)
     check_times(claims, now, oldest=OLDEST)
+    if expected.authenticated_since is not None:
+        _check_authentication(claims, expected.authenticated_since)
     nonce = claims.get("nonce")
     if not isinstance(nonce, str) or not same(nonce, expected.nonce):
         raise JwtError("nonce")
@@ -94,6 +100,12 @@ def check_times(claims: Mapping[str, Any], now: float, *, oldest: float) -> None
         raise JwtError("iat")
     if "nbf" in claims and time_of(claims, "nbf") > now + LEEWAY:
         raise JwtError("nbf")
+
+
+def _check_authentication(claims: Mapping[str, Any], since: float) -> None:
+    """Raise `JwtError` where the user's last sign-in is too long ago, or not told (sections 2 and 3.1.2.1)."""
+    if time_of(claims, "auth_time") < since - LEEWAY:
+        raise JwtError("auth_time")
 
 
 def time_of(claims: Mapping[str, Any], name: str) -> float:

@@ -17,6 +17,7 @@ from aiohttp import web
 from sidecar.demo.issuer.signing import Signer
 from sidecar.demo.issuer.state import State
 from sidecar.errors import StoreUnavailableError
+from sidecar.provider import AuthorizationServer as Provider
 from tests.support.authorization_server import LEGACY
 from tests.support.jwts import part, unsigned, with_mac
 from tests.support.program import ENVIRON, subject_of
@@ -336,7 +337,9 @@ async def test_unknown_provider_and_page_are_refused(browser: Browser) -> None:
     """By pages; programs get problems."""
     refused(await browser.get("/oauth2/login", params={"provider": "nobody"}), 404)
     refused(await browser.get("/oauth2/nothing"), 404)
-    refused(await browser.post("/oauth2/login"), 405)
+    posted = await browser.post("/oauth2/login")
+    refused(posted, 405)
+    assert posted.headers["allow"] == "GET"
     head = await browser.client.head(f"{browser.public}/oauth2/callback?code=x&state=y")
     assert head.status_code == 405
     problem = await browser.get("/oauth2/backchannel-logout")
@@ -378,6 +381,7 @@ WRONG_ID_TOKENS: dict[str, Callable[[State, dict[str, Any]], str | None]] = {
     "from-the-future": claims_changed(iat=4_000_000_000, exp=4_000_000_100),
     "at-hash": claims_changed(at_hash="wrong"),
     "nobody": claims_changed(sub=""),
+    "none-at-all": lambda _state, _claims: None,
     "unsigned": lambda _state, claims: unsigned(claims),
     "mac-by-the-clients-secret": lambda _state, claims: with_mac(claims, LEGACY.secret.encode()),
     "key-of-another": lambda _state, claims: Signer().sign(claims),
@@ -396,6 +400,16 @@ async def test_wrong_id_token_signs_nobody_in(
     assert browser.session == ""
     assert all(token.family.dead for token in running.server.state.ledger.refresh.values())
     assert await running.program.broker.sessions.all() == []
+
+
+async def test_sign_in_that_is_older_than_was_asked_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`max_age` is judged here too: a user may take it out of the request's address."""
+    async with signing_in(tmp_path, login=', params: {max_age: "60"}') as running, running.browser() as browser:
+        assert (await browser.sign_in("alice")).status_code == 303
+        with_id_token(monkeypatch, claims_changed(auth_time=int(running.clock()) - 600))
+        refused(await browser.sign_in("alice"), 502)
 
 
 async def test_renewal_for_another_user_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -576,6 +590,22 @@ async def test_sign_out_works_while_the_provider_is_away(running: SignIn, browse
     assert (await browser.post("/oauth2/logout")).status_code == 303
     dead = await running.ask("http://profiles.internal/me", [("Cookie", f"{COOKIE}={session}")])
     assert dead.code == "login_required"
+
+
+async def test_session_ends_before_the_provider_is_asked_for_its_sign_out(
+    running: SignIn, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that hangs, and whose metadata is not known yet, does not keep a session alive."""
+    await browser.sign_in("alice")
+    real, left = Provider.metadata, []
+
+    async def asked(provider: Provider) -> Any:
+        left.append(await running.program.broker.sessions.all())
+        return await real(provider)
+
+    monkeypatch.setattr(Provider, "metadata", asked)
+    assert (await browser.post("/oauth2/logout")).status_code == 303
+    assert left == [[]]
 
 
 # -- back-channel logout -------------------------------------------------------------------------------------------

@@ -145,6 +145,7 @@ CASES = [
     Case("par-word", text(f"{URL}, par: ▶yes"), "login.par", "expected 'auto', 'require' or 'never'"),
     Case("params-of-our-own", text(f"{URL}, params: {{▶state: x}}"), "login.params.state", "sets this parameter itself"),
     Case("params-of-pkce", text(f"{URL}, params: {{▶code_challenge_method: plain}}"), "login.params.code_challenge_method", "sets this parameter itself"),
+    Case("max-age-no-number", text(f"{URL}, params: {{max_age: ▶1h}}"), "login.params.max_age", "expected a whole number of seconds"),
     Case("unknown-key", text(f"{URL}, ▶redirect: x"), "login.redirect", "unknown key"),
     Case("bind-taken", text(f"{URL}, bind: ▶127.0.0.1:8081"), "login.bind", "the admin address has this address already, by default at 127.0.0.1:8081"),
     Case("default-bind-taken", text(URL, "admin: {bind: ▶127.0.0.1:8082}\n"), "admin.bind", "the sign-in address has this address already, by default"),

@@ -154,7 +154,6 @@ TOKEN = Token(Secret("t"), 0, 1)
     ("outcome", "name"),
     [
         (Granted(TOKEN, None, Secret("i")), ""),
-        (Granted(TOKEN), "invalid"),
         (GrantRefused(), "state"),
         (ClientRefused("invalid_client"), "refused"),
         (Unavailable("timeout"), "unavailable"),
@@ -162,7 +161,7 @@ TOKEN = Token(Secret("t"), 0, 1)
     ],
 )
 def test_outcome_of_the_exchange_is_told(outcome: Any, name: str) -> None:
-    """Tokens without an ID token say nothing about who signed in."""
+    """In the words of `TROUBLE`."""
     if not name:
         assert flow.granted(outcome) is outcome
         return

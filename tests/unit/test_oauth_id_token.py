@@ -100,6 +100,21 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize("auth_time", [NOW - 60 - LEEWAY, NOW, NOW - 0.5])
+def test_user_who_signed_in_lately_enough_is_taken(auth_time: float) -> None:
+    """`max_age` was asked for, and the clocks may differ."""
+    expected = EXPECTED._replace(authenticated_since=NOW - 60)
+    assert validated(signed(claims(auth_time=auth_time)), expected).subject == "alice"
+
+
+@pytest.mark.parametrize("told", [{}, {"auth_time": NOW - 61 - LEEWAY}, {"auth_time": str(NOW)}, {"auth_time": True}])
+def test_user_who_signed_in_too_long_ago_is_refused(told: dict[str, Any]) -> None:
+    """OpenID Connect Core section 3.1.3.7: the age that was asked for is checked, and must be told."""
+    with pytest.raises(JwtError) as caught:
+        validated(signed(claims(**told)), EXPECTED._replace(authenticated_since=NOW - 60))
+    assert caught.value.reason == "auth_time"
+
+
 @pytest.mark.parametrize(("bad", "reason"), BAD)
 def test_id_token_with_one_wrong_claim_is_refused(bad: dict[str, Any], reason: str) -> None:
     """Signed as it should be, and still not ours, not now, or not for this sign-in."""
