@@ -2,7 +2,8 @@
 
 A record of its own for each subject and for each `sid` of an issuer lists the sessions, so that a back-channel logout
 finds them without reading every session. The list is written before the session and read again after it: a logout that
-comes in between takes the session off the list, and the sign-in notices. An entry may outlive its session; so each
+comes in between takes the session off the list, and the sign-in notices. One that comes still earlier, while the tokens
+are on their way, leaves a mark with its time, which the sign-in finds. An entry may outlive its session; so each
 session's own record says whose it is. Neither subject nor `sid` can be read from the store.
 """
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 MOST_LISTED = 500
 """Sessions on one list: the newest. A subject with more signs the oldest out by their own lifetimes only."""
 
+ON_THE_WAY = 600.0
+"""Seconds for which a logout is remembered: no sign-in takes longer from its token request to its session."""
+
+_SOME = "\0"
+"""Stands for whatever `sid` a logout named beside a subject: it concerns sign-ins that named none."""
+
 Listed = dict[str, float]
 """Names of session records, and until when each can live (seconds since the epoch)."""
 
@@ -50,7 +57,7 @@ class SignIns:
         self._clock = clock
 
     async def open(self, session_id: str, provider: str, granted: Granted, identity: Identity) -> bool:
-        """Store the session; False where its issuer has signed it out again meanwhile."""
+        """Store the session; False where its issuer has signed it out since its tokens were asked for."""
         name = await self._sessions.name(session_id)
         places = [await self._of_subject(identity.issuer, identity.subject)]
         if identity.sid:
@@ -59,8 +66,8 @@ class SignIns:
         for place in places:
             await self._change(place, lambda listed: listed | {name: until})
         await self._sessions.open(name, provider, granted, identity)
-        still = [name in (await self._listed(place))[0] for place in places]
-        if all(still):
+        still = [name in await self._listed(place) for place in places]
+        if all(still) and not await self._signed_out_after(granted.token.requested_at, identity):
             return True
         await self._sessions.erase(name)
         return False
@@ -81,7 +88,8 @@ class SignIns:
         places = [await self._of_sid(issuer, sid)] if sid else []
         if subject:
             places.append(await self._of_subject(issuer, subject))
-        listed = {name for place in places for name in (await self._listed(place))[0]}
+        await self._mark(issuer, subject, sid)  # before the lists are read: who is not on them yet will look for it
+        listed = {name for place in places for name in await self._listed(place)}
         gone = {name for name in listed if await self._concerned(name, issuer, subject, sid)}
         for place in places if gone else ():
             await self._change(place, lambda old: {name: until for name, until in old.items() if name not in gone})
@@ -110,26 +118,51 @@ class SignIns:
     async def _of_sid(self, issuer: str, sid: str) -> str:
         return await asked(self._records.found_by("by-sid", issuer, sid))
 
+    async def _mark(self, issuer: str, subject: str, sid: str) -> None:
+        """Remember the time of a logout."""
+        now = self._clock()
+        for mark in [(subject, sid), (subject, _SOME)] if subject and sid else [(subject, sid)]:
+            name = await asked(self._records.found_by("out", issuer, *mark))
+            await self._rewrite(name, lambda _old: (orjson.dumps(now), now + ON_THE_WAY))
+
+    async def _signed_out_after(self, moment: float, identity: Identity) -> bool:
+        """Say whether a logout that concerns `identity` came after a moment (seconds since the epoch)."""
+        subject, sid = identity.subject, identity.sid
+        marks = [(subject, ""), ("", sid), (subject, sid)] if sid else [(subject, ""), (subject, _SOME)]
+        names = [await asked(self._records.found_by("out", identity.issuer, *mark)) for mark in marks]
+        found = [plain for plain, _ in [await asked(self._records.read(name)) for name in names]]
+        return any(orjson.loads(plain) > moment for plain in found if plain)
+
     async def _concerned(self, name: str, issuer: str, subject: str, sid: str) -> bool:
         """Say whether a listed session is to end. One that is not stored yet is: its sign-in will notice."""
         record = await self._sessions.load(name)
         return record is None or any(_is_of(identity, issuer, subject, sid) for identity in _identities(record))
 
-    async def _listed(self, place: str) -> tuple[Listed, int | None]:
-        plain, version = await asked(self._records.read(place))
-        listed = orjson.loads(plain) if plain else {}
-        now = self._clock()
-        return {name: until for name, until in listed.items() if now < until}, version
+    async def _listed(self, place: str) -> Listed:
+        plain, _ = await asked(self._records.read(place))
+        return _read(plain, self._clock())
 
     async def _change(self, place: str, change: Callable[[Listed], Listed]) -> None:
-        for attempt in range(ATTEMPTS):
-            listed, version = await self._listed(place)
-            changed = dict(list(change(listed).items())[-MOST_LISTED:])
+        def changed(plain: bytes | None) -> tuple[bytes, float]:
             now = self._clock()
-            until = max(changed.values(), default=now + 1)
-            if await asked(self._records.write(place, orjson.dumps(changed), version, now, until, attempt)):
+            listed = dict(list(change(_read(plain, now)).items())[-MOST_LISTED:])
+            return orjson.dumps(listed), max(listed.values(), default=now + 1)
+
+        await self._rewrite(place, changed)
+
+    async def _rewrite(self, name: str, make: Callable[[bytes | None], tuple[bytes, float]]) -> None:
+        """Replace what was written as `name` by what `make` makes of it: its bytes, and until when they are kept."""
+        for attempt in range(ATTEMPTS):
+            plain, version = await asked(self._records.read(name))
+            made, until = make(plain)
+            if await asked(self._records.write(name, made, version, self._clock(), until, attempt)):
                 return
         raise Refusal("store_unavailable", retry_after=1)
+
+
+def _read(plain: bytes | None, now: float) -> Listed:
+    listed = orjson.loads(plain) if plain else {}
+    return {name: until for name, until in listed.items() if now < until}
 
 
 def _identities(record: SessionRecord) -> Iterable[Identity]:

@@ -667,6 +667,25 @@ async def test_replayed_logout_token_is_refused(running: SignIn, browser: Browse
     assert (await told(browser, token)).status_code == 400
 
 
+async def test_logout_while_a_sign_in_is_under_way_ends_it(
+    running: SignIn, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens were on their way when their issuer signed the user out: no session outlives that."""
+    real = Provider.token
+
+    async def overtaken(*args: Any, **named: Any) -> Any:
+        outcome = await real(*args, **named)
+        assert (await told(browser, running.logout_token(sub="alice"))).status_code == 200
+        return outcome
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Provider, "token", overtaken)
+        refused(await browser.sign_in("alice"), 409)
+    assert await running.program.broker.sessions.all() == []
+    assert all(token.family.dead for token in running.server.state.ledger.refresh.values())
+    assert (await browser.sign_in("alice")).status_code == 303
+
+
 WRONG_LOGOUT: dict[str, dict[str, Any]] = {
     "issuer": {"iss": "https://evil.example"},
     "audience": {"aud": "another-client"},
