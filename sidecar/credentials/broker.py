@@ -276,6 +276,7 @@ class Broker:
 
     def _changed(self, name: str) -> None:
         """Hear from the store that another process wrote a record, or (empty) that any may have changed."""
+        self._records.changed(name)
         if name:
             self._memory.disown(name)
         else:

@@ -11,8 +11,8 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.credentials.session_codec import decode, encode
-from sidecar.credentials.vault import identifier, load_pepper
-from sidecar.errors import SealError, StoreBrokenError
+from sidecar.credentials.vault import PEPPER, identifier, load_pepper
+from sidecar.errors import SealError, StoreBrokenError, StoreUnavailableError
 from sidecar.stores.contract import Lease, Store, next_version
 
 if TYPE_CHECKING:
@@ -53,15 +53,25 @@ class Records:
         self._vault = vault
         self._counts = counts
         self._pepper: bytes | None = None
+        self._doubts, self._learnt = 0, 0  # times that the pepper came into doubt, and how many of them are settled
 
     async def name(self, session_id: str) -> str:
-        """Return the name of a session's record. Asks the store once for the key of the hash."""
-        if self._pepper is None:
+        """Return the name of a session's record. Asks the store for the key of the hash, until it is known."""
+        pepper, doubts = self._pepper, self._doubts
+        if pepper is None or self._learnt != doubts:
             try:
-                self._pepper = await load_pepper(self.store, self._vault)
+                pepper = self._pepper = await load_pepper(self.store, self._vault, pepper)
+                self._learnt = doubts
             except SealError:
                 raise StoreBrokenError("the key of the session identifiers cannot be opened") from None
-        return session_name(identifier(self._pepper, session_id))
+            except StoreUnavailableError:
+                if pepper is None:
+                    raise
+        return session_name(identifier(pepper, session_id))
+
+    def changed(self, name: str) -> None:
+        """Hear that a record was changed, or (empty) any: a store that was emptied may have another key of the hash."""
+        self._doubts += name in ("", PEPPER)
 
     def named(self, session_id: str) -> str | None:
         """Return the name of a session's record without asking the store; None before `name` has asked it."""

@@ -154,14 +154,14 @@ def identifier(pepper: bytes, session_id: str) -> str:
     return hmac.digest(pepper, b"session\0" + session_id.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
-async def load_pepper(store: Store, vault: Vault) -> bytes:
+async def load_pepper(store: Store, vault: Vault, known: bytes | None = None) -> bytes:
     """Return the store's own random pepper, made at the first start; all processes of a store get the same one.
 
-    `SealError`: the store was written with other keys, and nothing was changed. One that an older key of the ring
-    sealed is sealed again with the newest.
+    A store that was emptied gets the `known` one back. `SealError`: the store was written with other keys, and nothing
+    was changed. One that an older key of the ring sealed is sealed again with the newest.
     """
     if await store.get(PEPPER) is None:
-        sealed = vault.seal(PEPPER, 1, secrets.token_bytes(PEPPER_BYTES))
+        sealed = vault.seal(PEPPER, 1, known or secrets.token_bytes(PEPPER_BYTES))
         await store.put(PEPPER, sealed, expected=None, version=1)
     record = await store.get(PEPPER)
     if record is None:
