@@ -31,7 +31,7 @@ class Breaker:
 
     @property
     def shaken(self) -> bool:
-        """Whether an outage has ended within the last `SHAKEN_FOR` seconds."""
+        """Whether an outage has ended, or another server took over, within the last `SHAKEN_FOR` seconds."""
         return self._clock() < self._back_at + SHAKEN_FOR
 
     @property
@@ -59,6 +59,10 @@ class Breaker:
         self._failing_since = None
         self._open_until = None
         self._probing = False
+
+    def taken_over(self) -> None:
+        """Another server is the master now, or about to be: that need not show as an outage."""
+        self._back_at = self._clock()
 
     def stumbled(self, began: float) -> None:
         """The first try of an operation that `began` then failed: an outage counts from there."""

@@ -53,11 +53,12 @@ class RedisDriver:
             self._client, self._sentinels = connect(target, self._lookups)
         except OSError as error:  # a file for TLS
             raise _translated(error) from None
+        self._master: tuple[str, int] | None = None  # the last one that Sentinels named
         self._closed = False
 
     @property
     def shaken(self) -> bool:
-        """Whether Redis is just back from an outage, as after a failover."""
+        """Whether Redis is just back from an outage, or another server is the master now: locks may be forgotten."""
         return self._breaker.shaken
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
@@ -138,6 +139,7 @@ class RedisDriver:
                 self._breaker.gave_up()
                 raise
             self._breaker.succeeded()
+            self._look_for_takeover()
             return answer
 
     async def _try_twice(self, operation: Callable[[], Awaitable[T]], began: float) -> T:
@@ -146,6 +148,7 @@ class RedisDriver:
         except (*_AWAY, ReadOnlyError) as error:
             self._breaker.stumbled(began)
             if isinstance(error, ReadOnlyError):
+                self._breaker.taken_over()
                 await self._forget_connections()
             await asyncio.sleep(random.uniform(*PAUSE))  # noqa: S311 - spreads the callers, hides nothing
             return await operation()
@@ -155,6 +158,16 @@ class RedisDriver:
             self._breaker.failed(began)
         else:
             self._breaker.succeeded()
+        if isinstance(error, ReadOnlyError):
+            self._breaker.taken_over()
+
+    def _look_for_takeover(self) -> None:
+        """See whether Sentinels have led us to another master: a failover by hand is no outage."""
+        master = self._client.connection_pool.master_address if self._sentinels is not None else None
+        if master is not None and master != self._master:
+            if self._master is not None:
+                self._breaker.taken_over()
+            self._master = master
 
     async def _forget_connections(self) -> None:
         """Look the server up anew: ours has become a replica."""

@@ -261,6 +261,20 @@ async def test_an_address_that_leads_to_another_master_is_looked_up_anew(redis):
 
 
 @pytest.mark.skipif(not redis_server.has_tls(), reason="no redis-server with TLS here")
+async def test_a_server_that_was_demoted_for_a_moment_may_have_forgotten_locks(redis):
+    """[RD-06] While it can be read nothing looks like an outage; who took a lock at the other may be about to write."""
+    async with opened(redis.port) as store:
+        async with store.lock("name", wait=1) as held:
+            assert not held.inherited
+        redis.ask("REPLICAOF", "127.0.0.1", 1)
+        with pytest.raises(StoreUnavailableError):
+            await put(store)
+        assert await store.get("key") is None
+        redis.ask("REPLICAOF", "NO", "ONE")
+        async with store.lock("name", wait=1) as held:
+            assert held.inherited
+
+
 async def test_a_new_certificate_of_the_server_is_taken_and_a_foreign_authority_is_not():
     """[RD-16] After a restart with another certificate the store goes on; who trusts another authority gets nothing."""
     one, folder, authority = redis_server.with_tls()
@@ -640,9 +654,14 @@ async def test_a_write_that_no_replica_has_is_done_counted_and_logged(replicated
 
 
 async def test_a_demoted_master_is_left_for_the_new_one(replicated):
-    """[RD-06] A failover by hand, the old master stays up as a replica: the next writes go to the new one."""
+    """[RD-06] A failover by hand, the old master stays up as a replica: the next writes go to the new one.
+
+    Locks may be lost in it, although nothing failed for long.
+    """
     store = open_store(replicated.url)
     assert await put(store)
+    async with store.lock("name", wait=1) as held:
+        assert not held.inherited
     old, new = replicated.master, replicated.replica
     redis_server.until(lambda: replicated.sentinels[0].ask("SENTINEL", "FAILOVER", redis_server.MASTER), 12)
     await until(lambda: replicated.master is new, 12)
@@ -650,6 +669,8 @@ async def test_a_demoted_master_is_left_for_the_new_one(replicated):
     _, took = await eventually(lambda: increment(store, "count"), 12)
     assert took < SOON
     assert new.ask("EXISTS", f"{store._target.prefix}:{{-}}r:count") == 1
+    async with store.lock("name", wait=1) as held:
+        assert held.inherited
     await store.close()
 
 

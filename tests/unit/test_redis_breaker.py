@@ -46,3 +46,14 @@ def test_hiccups_with_successes_between_them_make_no_outage() -> None:
         clock.now += REST
         breaker.succeeded()
     assert not breaker.shaken
+
+
+def test_server_that_took_over_is_remembered_whatever_answers() -> None:
+    """[RD-06] A demoted one goes on answering who only reads."""
+    clock = Clock()
+    breaker = Breaker(clock)
+    breaker.taken_over()
+    breaker.succeeded()
+    assert breaker.shaken
+    clock.now += SHAKEN_FOR
+    assert not breaker.shaken
