@@ -72,10 +72,13 @@ class Outages:
 
     def may_spend(self, trip: Trip) -> bool:
         """Say whether the refresh token of a chain that the store has just shown may be spent by this instance."""
+        # Where we have not noticed the store's return yet, others had no time to tell it anything either.
+        recently = self._away or self._back_at <= self._kit.clock() < self._back_at + GRACE
+        if not (self.allowed and recently and trip.bound.for_user):
+            return True
         entry = self._kit.memory.known(trip.name)
         peak = entry.peak(trip.provider) if entry else None
-        recently = self._back_at <= self._kit.clock() < self._back_at + GRACE
-        return not (self.allowed and recently) or bool(peak and peak.own)
+        return bool(peak and peak.own)
 
     def turn(self, place: Place) -> AbstractAsyncContextManager[None]:
         """Keep two flights of this process from spending one chain's refresh token at once."""

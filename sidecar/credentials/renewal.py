@@ -65,10 +65,6 @@ class Renewals:
     async def fetch(self, trip: Trip) -> Credential:
         """Return a usable credential; raise `Refusal`, `StoreUnavailableError` or `StoreBrokenError`."""
         for _ in range(ROUNDS):
-            if (trip.name, trip.provider) in self.late:
-                raise Refusal("provider_unavailable", retry_after=1)
-            if (trip.name, trip.provider) in self._writer.kept:
-                raise StoreUnavailableError("a rotated refresh token is not stored yet")
             credential = await self._attempt(trip)
             if credential is not None:
                 return credential
@@ -91,13 +87,22 @@ class Renewals:
         sight = await self._look(trip)
         if sight.answers(trip.eager):
             return self._reader.adopt(trip, sight)
+        self._leave_alone(trip)
         # With thousands in line for the provider, a lock for each who only hears that would be the store's undoing.
         away = trip.bound.server.turned_away(urgent=not trip.eager)
         if away is not None:
             raise _refusal(away, trip)
         return await self._locked(trip)
 
+    def _leave_alone(self, trip: Trip) -> None:
+        """Raise where the refresh token has been sent, and what came of it is still to come or to be stored."""
+        if (trip.name, trip.provider) in self.late:
+            raise Refusal("provider_unavailable", retry_after=1)
+        if (trip.name, trip.provider) in self._writer.kept:
+            raise StoreUnavailableError("a rotated refresh token is not stored yet")
+
     def _recalled(self, trip: Trip) -> Sight:
+        self._leave_alone(trip)
         sight = self._reader.recall(trip)
         if sight is None:
             raise StoreUnavailableError("the store is away, and this session's refresh token is not ours alone")
@@ -170,11 +175,7 @@ class Renewals:
         """Keep the chain's lock until the late answer has come and is stored: nobody spends the old refresh token."""
         place = (trip.name, trip.provider)
         task = self.late[place] = asyncio.get_running_loop().create_task(self._settle_late(trip, sight, late, lock))
-
-        def done(_task: asyncio.Task[None]) -> None:
-            del self.late[place]
-
-        task.add_done_callback(done)
+        task.add_done_callback(lambda _done: self.late.pop(place))
 
     async def _settle_late(self, trip: Trip, sight: Sight, late: asyncio.Task[Outcome], lock: AsyncExitStack) -> None:
         async with lock:
@@ -198,6 +199,9 @@ class Renewals:
         if verdict is Verdict.FORGET and trip.bound.for_user:
             await self._forget(trip, sight)
             return None
+        entry = self._kit.memory.known(trip.name)
+        if isinstance(outcome, ClientRefused) and (entry is None or entry.mark != sight.mark):
+            return None  # signed in anew meanwhile, perhaps: the refusal was not for what the session has now
         raise _refusal(outcome, trip)
 
     def _after(self, trip: Trip, sight: Sight, outcome: Outcome, planned: Plan) -> Chain | None:

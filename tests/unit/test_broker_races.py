@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sidecar.credentials import renewal, sight, writer
 from sidecar.credentials.broker import Broker, StillRejectedError
 from sidecar.errors import Refusal, SealError, StoreBrokenError, StoreUnavailableError
-from sidecar.model import GrantRefused, Invalid, TokenSpec, Unavailable
+from sidecar.model import ClientRefused, GrantRefused, Invalid, TokenSpec, Unavailable
 from sidecar.stores.memory import MemoryStore
 from tests.support.credentials import APP, OTHER_ROUTE, USER, Bench, Clock, keyed
 
@@ -287,6 +287,19 @@ async def test_sign_in_during_a_renewal_wins(pair: Pair, signing_in: str) -> Non
     assert pair.server.revoked == []
 
 
+@pytest.mark.parametrize("signing_in", ["one", "two"])
+async def test_refusal_of_what_a_sign_in_has_replaced_is_not_held_against_it(pair: Pair, signing_in: str) -> None:
+    """[ID-03] A provider that wants the user back gets him while its answer is on the way: who waits is served too."""
+    await pair.sign_in("alice", expires_in=1)
+    waiting = await in_flight(pair, pair.one)
+    pair.server.script.append(ClientRefused("interaction_required"))
+    await getattr(pair, signing_in).sessions.put("alice", "idp", pair.server.sign_in("alice"))
+    pair.server.gate.set()
+    assert await asyncio.wait_for(waiting, 5) == "access.alice.sign-in.2"
+    assert await pair.at(pair.one) == "access.alice.sign-in.2"
+    assert pair.server.calls == 1
+
+
 async def test_sign_out_and_in_during_a_renewal_leaves_the_new_session_alone(pair: Pair) -> None:
     """A record that was made anew never has the version of the one before."""
     await pair.sign_in("alice", expires_in=1)
@@ -456,6 +469,24 @@ async def test_late_answer_that_the_store_refuses_is_kept(pair: Pair) -> None:
     await pair.idle()
     pair.clock.now += 2
     assert await pair.at(pair.two) == "access.alice.read.2"
+    assert pair.server.calls == 1
+
+
+async def test_session_that_ended_unheard_is_not_used_while_a_late_answer_is_awaited(pair: Pair) -> None:
+    """[ID-05] Messages were lost: the store is asked, whatever is on its way from the provider."""
+    await pair.sign_in("alice")
+    await pair.at(pair.one)
+    pair.clock.now += 3550
+    pair.server.tardy = True
+    pair.server.gate.clear()
+    assert await pair.at(pair.one) == "access.alice.sign-in.1"
+    await pair.idle()
+    pair.views[0].deaf = True
+    pair.views[0].heard("")
+    assert await pair.at(pair.one) == "access.alice.sign-in.1"
+    await pair.two.sessions.delete("alice")
+    pair.views[0].heard("")
+    assert (await refused(pair.at(pair.one))).name == "login_required"
     assert pair.server.calls == 1
 
 
@@ -721,6 +752,37 @@ async def test_store_whose_pepper_cannot_be_had_refuses_by_name(pair: Pair, faul
 
     fresh._records.store.get = broken
     assert (await refused(pair.at(fresh))).name == "store_unavailable"
+
+
+async def test_store_that_was_emptied_is_one_store_for_old_and_new_instances(pair: Pair) -> None:
+    """[RD-17] Who starts afterwards makes a new pepper: all go by it, or each would know only its own sessions."""
+    await pair.sign_in("alice")
+    await pair.at(pair.one)
+    pair.base._rows.clear()
+    pair.views[0].heard("")
+    three = pair.another(View(pair.base, pair.views))
+    await three.sessions.put("alice", "idp", pair.server.sign_in("alice"))
+    for broker in (three, pair.one, pair.two):
+        assert await pair.at(broker) == "access.alice.sign-in.2"
+    await three.close(1)
+
+
+async def test_store_that_was_emptied_gets_its_pepper_back(pair: Pair) -> None:
+    """[RD-17] From whoever comes first, so that those who have not heard of it yet go on with the same."""
+    await pair.sign_in("alice")
+    await pair.at(pair.two)
+    pepper = pair.one._records._pepper
+    pair.base._rows.clear()
+    pair.views[0].heard("")
+    pair.views[0].away = {"get"}
+    assert await pair.one._records.name("alice") == pair.two._records.named("alice")  # nobody can say otherwise
+    pair.views[0].away = set()
+    await pair.sign_in("alice")
+    assert await pair.at(pair.two) == "access.alice.sign-in.2"
+    three = pair.another(View(pair.base, pair.views))
+    assert await pair.at(three) == "access.alice.sign-in.2"
+    assert three._records._pepper == pepper
+    await three.close(1)
 
 
 # -- nobody gets another's token ---------------------------------------------------------------------------------------

@@ -158,6 +158,18 @@ async def test_other_instance_spends_nothing_right_after_the_outage(local: Local
     assert not local.server.killed
 
 
+async def test_other_instance_spends_nothing_before_it_has_noticed_the_stores_return(local: Local) -> None:
+    """[RF-18] A request can be faster than the look once a second: what the store has may be spent all the same."""
+    await local.expired()
+    await local.at(local.one)
+    local.outage(False)
+    assert await refusal(local, local.two) == "store_unavailable"
+    await local.back()
+    local.clock.now += 2
+    assert await local.at(local.two) == "access.alice.read.2"
+    assert not local.server.killed
+
+
 async def test_session_whose_owner_is_gone_goes_on_after_the_grace(local: Local) -> None:
     """Where nobody comes to tell, the store's refresh token is taken for unspent."""
     await local.expired()
@@ -218,6 +230,27 @@ async def test_write_whose_answer_was_lost_is_no_conflict(local: Local) -> None:
     assert await local.at(local.one) == "access.alice.read.2"
 
 
+async def test_refresh_token_whose_answer_is_still_to_come_is_not_sent_again_without_the_store(local: Local) -> None:
+    """[RF-08] The store goes away while one route's renewal times out and another route's waits for its turn."""
+    await local.sign_in("alice", expires_in=100)
+    local.clock.now += 200
+    local.server.tardy = True
+    local.server.gate.clear()
+    local.server.sending.clear()
+    routes = [asyncio.create_task(local.at(local.one, spec)) for spec in (USER, OTHER_ROUTE)]
+    await local.idle()
+    local.outage()
+    local.server.sending.set()
+    await local.idle()
+    refusals = [refusal.name for refusal in await asyncio.gather(*routes, return_exceptions=True)]
+    assert refusals == ["provider_unavailable", "provider_unavailable"]
+    local.server.gate.set()
+    await local.idle()
+    local.clock.now += 2
+    assert await local.at(local.one) == "access.alice.read.2"
+    assert (local.server.calls, local.server.killed) == (1, [])
+
+
 async def test_lock_that_another_instance_holds_is_no_outage(local: Local) -> None:
     """[RD-03] A store that answers decides who renews."""
     await local.sign_in("alice", expires_in=100)
@@ -259,3 +292,16 @@ async def test_application_tokens_need_no_store_at_all(local: Local) -> None:
     """Neither before nor during an outage."""
     local.outage()
     assert (await local.one.obtain(keyed(APP))).token.startswith(b"access.app.stats")
+
+
+async def test_application_tokens_are_bought_right_after_an_outage(local: Local) -> None:
+    """No refresh token of theirs can have been spent by another."""
+    local.outage()
+    await local.two.outages.look()
+    local.outage(False)
+    for _ in range(2):
+        assert (await local.two.obtain(keyed(APP))).token.startswith(b"access.app.stats")
+        local.clock.now += 4000
+        local.outage()
+        await local.two.outages.look()
+        await local.back()
