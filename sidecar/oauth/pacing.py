@@ -25,7 +25,6 @@ from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, O
 
 BASE = 1.0
 CEILING = 60.0
-LONGEST = 2 * 3600.0  # no hold is longer: one that seems so is a clock that was set back
 MAX_HOLDS = 4096
 
 _CLIENT_WIDE = frozenset({"invalid_client", "unauthorized_client", "unsupported_grant_type"})
@@ -54,6 +53,10 @@ class Hold(NamedTuple):
     until: float
     outcome: Outcome
 
+    def lasts(self, now: float) -> bool:
+        """Say whether it is not over. Before its own failure it never is one: the clock was set back."""
+        return self.since <= now < self.until
+
 
 def pause(failures: int, jitter: float, retry_after: float | None = None) -> float:
     """Return the seconds to wait after that many failures in a row; never less than the server asked for."""
@@ -71,7 +74,7 @@ class Pacer:
         """Return what is answered without asking the provider, None where the provider may be asked."""
         for key in (_PROVIDER, *request):
             hold = self._holds.get(key)
-            if hold is not None and now < hold.until <= now + LONGEST:
+            if hold is not None and hold.lasts(now):
                 return _meanwhile(hold, now)
         return None
 
@@ -82,7 +85,8 @@ class Pacer:
             for key in (_PROVIDER, *request):
                 hold = self._holds.get(key)
                 if hold is not None:
-                    self._holds[key] = hold._replace(until=now + pause(hold.failures, jitter))
+                    since, until = min(hold.since, now), now + pause(hold.failures, jitter)
+                    self._holds[key] = hold._replace(since=since, until=until)
         return refusal
 
     def record(self, request: Request, outcome: Outcome, *, sent_at: float, now: float, jitter: float) -> None:
@@ -98,7 +102,7 @@ class Pacer:
     def provider_hold(self, now: float) -> float | None:
         """Return until when the whole provider is held back, None where it is not."""
         hold = self._holds.get(_PROVIDER)
-        return hold.until if hold is not None and now < hold.until <= now + LONGEST else None
+        return hold.until if hold is not None and hold.lasts(now) else None
 
     def _hold(self, key: str, outcome: Outcome, sent_at: float, now: float, jitter: float) -> None:
         before = self._holds.get(key)

@@ -139,12 +139,18 @@ def test_a_later_failure_never_shortens_retry_after() -> None:
     assert pacer.provider_hold(102) == 701
 
 
-def test_a_clock_set_back_does_not_hold_for_ever() -> None:
-    """A hold that seems to last hours is a clock that moved."""
+@pytest.mark.parametrize("by", [10, 1800, 50_000])
+def test_a_clock_set_back_prolongs_no_hold(by: float) -> None:
+    """[ST-10] A pause of a second stays one of a second: there is one probe, and the others wait for it."""
     pacer = Pacer()
     failed(pacer, Unavailable("connect"), 100_000)
-    assert pacer.refusal(ALICE, 50_000) is None
-    assert pacer.provider_hold(50_000) is None
+    assert pacer.provider_hold(100_000) == 100_001
+    now = 100_000 - by
+    assert pacer.refusal(ALICE, now) is None
+    assert pacer.provider_hold(now) is None
+    assert pacer.admit(ALICE, now, 0) is None
+    assert isinstance(pacer.admit(BOB, now, 0), Unavailable)
+    assert pacer.provider_hold(now) == now + 1
 
 
 def test_holds_are_bounded() -> None:
