@@ -8,6 +8,9 @@ No I/O and no clock: `now` and `jitter` (0 to 1) are arguments. What is held bac
 | Invalid | requests of the same grant, scope, audience and resources | Unavailable |
 | ClientRefused that concerns the client or the grant | the same | that refusal |
 | ClientRefused, GrantRefused otherwise | this very request (one user's fault is not another's) | that refusal |
+| 500 or Invalid for the code of a sign-in | this very request | Unavailable |
+
+Anybody can bring a code to the redirect URI. One that a server stumbles over must not keep others from their tokens.
 
 A hold lasts 1, 2, 4 … at most 60 s, less up to half of it by jitter, or the Retry-After. When it is over one request
 goes out as a probe and the hold is prolonged for the rest; the first success ends it. Requests that were
@@ -28,6 +31,7 @@ CEILING = 60.0
 MAX_HOLDS = 4096
 
 _CLIENT_WIDE = frozenset({"invalid_client", "unauthorized_client", "unsupported_grant_type"})
+_STUMBLED = frozenset({"http_500", "server_error"})
 _ROUTE_NAMES = frozenset({"grant_type", "scope", "audience", "resource"})
 _PROVIDER = ""
 
@@ -37,6 +41,11 @@ class Request(NamedTuple):
 
     route: str
     exact: str
+
+    @property
+    def is_sign_in(self) -> bool:
+        """Whether it exchanges a code, which a browser brought (RFC 6749 section 4.1.3)."""
+        return "grant_type=authorization_code" in self.route
 
     @classmethod
     def of(cls, form: Form) -> Request:
@@ -119,10 +128,18 @@ class Pacer:
 
 
 def _held_back(outcome: Outcome, request: Request) -> str:
+    if request.is_sign_in and _may_be_the_codes_fault(outcome):
+        return request.exact
     if isinstance(outcome, Unavailable):
         return _PROVIDER
     wide = isinstance(outcome, Invalid) or (isinstance(outcome, ClientRefused) and outcome.error in _CLIENT_WIDE)
     return request.route if wide else request.exact
+
+
+def _may_be_the_codes_fault(outcome: Outcome) -> bool:
+    if isinstance(outcome, Unavailable):
+        return outcome.reason in _STUMBLED and outcome.retry_after is None
+    return isinstance(outcome, Invalid)
 
 
 def _meanwhile(hold: Hold, now: float) -> Outcome:

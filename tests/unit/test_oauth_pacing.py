@@ -49,6 +49,32 @@ HELD = {
 }
 
 
+FORGED = Request.of([("grant_type", "authorization_code"), ("code", "forged"), ("redirect_uri", "r")])
+GOOD = Request.of([("grant_type", "authorization_code"), ("code", "good"), ("redirect_uri", "r")])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "alone"),
+    [
+        (Unavailable("http_500"), True),
+        (Unavailable("server_error"), True),
+        (Invalid("http_400"), True),
+        (Unavailable("http_500", 5.0), False),
+        (Unavailable("http_503"), False),
+        (Unavailable("http_429"), False),
+        (Unavailable("connect"), False),
+        (Unavailable("timeout"), False),
+    ],
+)
+def test_code_that_a_server_stumbles_over_holds_back_nobody_else(outcome: Outcome, alone: bool) -> None:
+    """[IDP-05] Whoever makes up codes stops neither renewals nor sign-ins; a server that is away stops all."""
+    pacer = Pacer()
+    failed(pacer, outcome, 100, FORGED)
+    assert pacer.refusal(FORGED, 100.9) is not None
+    assert [pacer.refusal(request, 100.9) is None for request in (ALICE, GOOD)] == [alone, alone]
+    assert (pacer.provider_hold(100.9) is None) is alone
+
+
 @pytest.mark.parametrize(("outcome", "held", "free"), HELD.values(), ids=HELD)
 def test_a_failure_holds_back_what_it_concerns(outcome: Outcome, held: list[Request], free: list[Request]) -> None:
     """One user's fault does not stop another, one route's not another route; a silent provider stops all."""
