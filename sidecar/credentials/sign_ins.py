@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sidecar.model import Granted, Identity, Secret
 
 MOST_LISTED = 500
-"""Sessions on one list: the newest. A subject with more signs the oldest out by their own lifetimes only."""
+"""Sessions on one list: the newest. The oldest of more than that end: no logout of their issuer would find them."""
 
 ON_THE_WAY = 600.0
 """Seconds for which a logout is remembered: no sign-in takes longer from its token request to its session."""
@@ -64,7 +64,8 @@ class SignIns:
             places.append(await self._of_sid(identity.issuer, identity.sid))
         until = self._clock() + self._sessions.life.absolute
         for place in places:
-            await self._change(place, lambda listed: listed | {name: until})
+            for surplus in await self._enlist(place, name, until):
+                await self._sessions.erase(surplus, wait=False)
         await self._sessions.open(name, provider, granted, identity)
         still = [name in await self._listed(place) for place in places]
         if all(still) and not await self._signed_out_after(granted.token.requested_at, identity):
@@ -142,10 +143,22 @@ class SignIns:
         plain, _ = await asked(self._records.read(place))
         return _read(plain, self._clock())
 
+    async def _enlist(self, place: str, name: str, until: float) -> Iterable[str]:
+        """Put a session on a list; return those that have no place there any more."""
+        surplus: list[str] = []
+
+        def with_one_more(old: Listed) -> Listed:
+            listed = old | {name: until}
+            surplus[:] = list(listed)[:-MOST_LISTED]
+            return {one: listed[one] for one in listed if one not in surplus}
+
+        await self._change(place, with_one_more)
+        return surplus
+
     async def _change(self, place: str, change: Callable[[Listed], Listed]) -> None:
         def changed(plain: bytes | None) -> tuple[bytes, float]:
             now = self._clock()
-            listed = dict(list(change(_read(plain, now)).items())[-MOST_LISTED:])
+            listed = change(_read(plain, now))
             return orjson.dumps(listed), max(listed.values(), default=now + 1)
 
         await self._rewrite(place, changed)

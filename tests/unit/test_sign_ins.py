@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.credentials.sessions import Life
-from sidecar.credentials.sign_ins import MOST_LISTED, SignedIn
+from sidecar.credentials.sign_ins import SignedIn
 from sidecar.errors import Refusal, StoreUnavailableError
 from sidecar.model import Granted, Identity, Secret, Token
 from sidecar.stores.memory import MemoryStore
@@ -147,15 +147,26 @@ async def test_many_sign_ins_at_once_are_all_listed(bench: Bench) -> None:
     assert await bench.broker.sign_ins.end(ISSUER, "alice", "") == 5
 
 
-async def test_list_is_bounded_and_forgets_what_is_over(bench: Bench) -> None:
-    """The newest sessions stay on it; those whose lifetime is over go with the next change."""
+async def test_oldest_of_too_many_sessions_of_a_user_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who signs in again and again puts no session out of reach of a logout: the list is bounded, and so are they."""
+    monkeypatch.setattr("sidecar.credentials.sign_ins.MOST_LISTED", 3)
+    names = [f"s{number}" for number in range(5)]
+    for name in names:
+        assert await opened(bench, name, ALICE._replace(sid=f"sid-{name}"))
+    assert await opened(bench, "bob", Identity(ISSUER, "bob", "sid-b"))
+    assert await alive(bench, *names, "bob") == ["s2", "s3", "s4", "bob"]
+    await bench.broker.sessions.settle()
+    assert len(bench.server.revoked) == 2
+    assert await bench.broker.sign_ins.end(ISSUER, "alice", "") == 3
+    assert await alive(bench, *names, "bob") == ["bob"]
+
+
+async def test_list_forgets_what_is_over(bench: Bench) -> None:
+    """Sessions whose lifetime is over go with the next change."""
     sign_ins = bench.broker.sign_ins
     place = await sign_ins._of_subject(ISSUER, "alice")
-    for start in range(2):
-        await sign_ins._change(place, lambda old, s=start: old | {f"n{s}-{n}": bench.clock() + 50 for n in range(400)})
-    listed = await sign_ins._listed(place)
-    assert len(listed) == MOST_LISTED
-    assert "n1-399" in listed
+    await sign_ins._change(place, lambda old: old | {f"n{n}": bench.clock() + 50 for n in range(400)})
+    assert len(await sign_ins._listed(place)) == 400
     bench.clock.now += 51
     assert await sign_ins._listed(place) == {}
 
