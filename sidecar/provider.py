@@ -17,6 +17,7 @@ from sidecar.gate import Gate, Urgency
 from sidecar.model import ClientRefused, Form, Granted, GrantRefused, Invalid, Outcome, Secret, Unavailable
 from sidecar.oauth.authorization import read_push
 from sidecar.oauth.client_auth import authenticate
+from sidecar.oauth.error_codes import shown
 from sidecar.oauth.metadata import Metadata
 from sidecar.oauth.pacing import Pacer, Request
 from sidecar.oauth.token_response import judge
@@ -39,11 +40,6 @@ RESULTS: dict[type[Outcome], str] = {
     Invalid: "invalid",
 }
 BACKED_OFF = "backed_off"
-SHOWN_ERRORS = frozenset(
-    ["access_denied", "invalid_client", "invalid_request", "invalid_scope", "invalid_target", "unauthorized_client",
-     "unsupported_grant_type"]
-)  # fmt: skip
-"""Errors of RFC 6749 section 5.2 and RFC 8707 that are logged: an error in other words could hold anything."""
 
 _log = structlog.get_logger()
 
@@ -290,5 +286,4 @@ class AuthorizationServer:
         elif error is None:
             _log.warning("provider_failing", provider=name, reason=self._last_error)
         else:
-            shown = error if error in SHOWN_ERRORS else "another error"
-            _log.warning("provider_failing", provider=name, reason=self._last_error, error=shown)
+            _log.warning("provider_failing", provider=name, reason=self._last_error, error=shown(error))

@@ -15,8 +15,9 @@ from sidecar.config.problems import near
 from sidecar.oauth.authorization import OWN_PARAMETERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from sidecar.callers import SessionKind
     from sidecar.config.sections import Entry, Parsed
 
 SHORTEST_IDLE = 300.0
@@ -98,9 +99,22 @@ def login_cookie_is_looked_for(parsed: Parsed, _world: World) -> Iterator[Findin
         message = "callers.session looks for no such cookie" if named else "callers.session looks for no cookie"
         path = login.at("cookie") if named else login.path
         yield Finding(path, message, "add {cookie: sidecar_session} there, or leave it out for its default", key=True)
-    prefixed = (login.model.cookie or "").startswith((HOST_PREFIX, "__Secure-"))
-    if prefixed and (login.model.public_url or "").startswith("http:"):
+    yield from _guarded_in_vain(login, parsed.sessions)
+
+
+def _guarded_in_vain(login: Entry, sessions: Iterable[SessionKind] | None) -> Iterator[Finding]:
+    """A prefix of the cookie's name over http: the browser would forget each session at once."""
+    if not (login.model.public_url or "").startswith("http:"):
+        return
+    if login.model.cookie and _is_guarded(login.model.cookie):
         yield Finding(login.at("cookie"), "browsers accept this prefix over https alone", "take it away", found=True)
+    elif not login.model.cookie and _is_guarded((login_cookie(login.model, sessions or ()) or ("", ""))[1]):
+        message = "callers.session names a cookie with a prefix that browsers accept over https alone"
+        yield Finding(login.at("public_url"), message, "take the prefix away, or give public_url https://")
+
+
+def _is_guarded(cookie: str) -> bool:
+    return cookie.lower().startswith((HOST_PREFIX.lower(), "__secure-"))  # browsers take any case
 
 
 def login_parameters_are_its_own(parsed: Parsed, _world: World) -> Iterator[Finding]:

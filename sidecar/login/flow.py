@@ -1,7 +1,8 @@
 """The decisions of a sign-in and a sign-out that need no world. Pure: random values, time and answers are arguments.
 
 What may go wrong is a `SignInError` with one of the names of `TROUBLE`; nothing that a server or a browser sent gets
-into a page or a log but an OAuth `error` code. OpenID Connect Core section 3.1, RP-Initiated Logout 1.0 section 2.
+into a page or a log but an `error` code of the specifications. OpenID Connect Core section 3.1, RP-Initiated Logout
+1.0 section 2.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sidecar.login import return_to
 from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome, Unavailable
 from sidecar.oauth.authorization import Pending, with_query
+from sidecar.oauth.error_codes import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,9 +113,9 @@ def granted(outcome: Outcome) -> Granted:
         case Unavailable(reason):
             raise SignInError("unavailable", reason)
         case GrantRefused(error):
-            raise SignInError("state", error)
+            raise SignInError("state", shown(error))
         case ClientRefused(error):
-            raise SignInError("refused", error)
+            raise SignInError("refused", shown(error))
         case Invalid(reason):
             raise SignInError("invalid", reason)
 
@@ -124,7 +126,7 @@ def told(error: str) -> SignInError:
         return SignInError("denied", error)
     if error in ("temporarily_unavailable", "server_error"):
         return SignInError("unavailable", error)
-    return SignInError("refused", error)
+    return SignInError("refused", shown(error))
 
 
 def callback_trouble(reason: str) -> SignInError:

@@ -6,7 +6,7 @@ Carries out what `flow`, `cookies` and `return_to` decide. Nothing is stored bef
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,9 +14,10 @@ from sidecar.errors import Refusal
 from sidecar.login import cookies, flow
 from sidecar.login.answers import cookies_of, page_of, redirect
 from sidecar.login.flow import CALLBACK, SignInError
-from sidecar.model import Invalid, Unavailable
+from sidecar.model import ClientRefused, Invalid, Unavailable
 from sidecar.oauth import authorization, id_token
 from sidecar.oauth.authorization import CallbackError, Pending
+from sidecar.oauth.error_codes import shown
 from sidecar.oauth.metadata import Metadata
 from sidecar.oauth.signature import JwtError, UnknownKeyError, believed
 
@@ -177,5 +178,5 @@ async def _metadata(party: Party) -> Metadata:
     raise SignInError("unavailable" if isinstance(metadata, Unavailable) else "invalid", metadata.reason)
 
 
-def _reason(outcome: Any) -> str:
-    return str(getattr(outcome, "error", "") or getattr(outcome, "reason", ""))
+def _reason(outcome: Unavailable | ClientRefused | Invalid) -> str:
+    return shown(outcome.error) if isinstance(outcome, ClientRefused) else outcome.reason

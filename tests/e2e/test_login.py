@@ -886,8 +886,11 @@ async def test_nothing_secret_is_logged(
     await told(browser, logout)
     await told(browser, logout)
     await browser.post("/oauth2/logout")
+    state = query_of(await browser.begin())["state"]
+    spoken = {"error": "no-such-code-7f3a", "state": state, "iss": running.server.issuer}
+    refused(await browser.get("/oauth2/callback", params=spoken), 502)
     ledger = running.server.state.ledger
-    secret = {session, logout, query_of(callback)["code"], *ledger.refresh, *ledger.access}
+    secret = {session, logout, spoken["error"], query_of(callback)["code"], *ledger.refresh, *ledger.access}
     secret |= {query_of(url)[name] for name in ("state", "nonce", "code_challenge")}
     written = capfd.readouterr()
     ours = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]

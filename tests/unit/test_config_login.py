@@ -142,6 +142,8 @@ CASES = [
     Case("cookie-nobody-looks-for", text(f"{URL}, ▶cookie: sid", "callers: {session: [{cookie: other}]}\n"), "login.cookie", "looks for no such cookie"),
     Case("cookie-malformed", text(f"{URL}, cookie: ▶'a b'"), "login.cookie", "expected a cookie name"),
     Case("cookie-prefix-over-http", text("public_url: http://localhost:8082, cookie: ▶__Host-sid"), "login.cookie", "over https alone"),
+    Case("cookie-prefix-in-any-case", text("public_url: http://localhost:8082, cookie: ▶__secure-sid"), "login.cookie", "over https alone"),
+    Case("callers-cookie-prefix-over-http", text("public_url: ▶http://localhost:8082", "callers: {session: [{cookie: __Host-sid}]}\n"), "login.public_url", "over https alone"),
     Case("par-word", text(f"{URL}, par: ▶yes"), "login.par", "expected 'auto', 'require' or 'never'"),
     Case("params-of-our-own", text(f"{URL}, params: {{▶state: x}}"), "login.params.state", "sets this parameter itself"),
     Case("params-of-pkce", text(f"{URL}, params: {{▶code_challenge_method: plain}}"), "login.params.code_challenge_method", "sets this parameter itself"),

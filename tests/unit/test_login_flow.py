@@ -156,6 +156,7 @@ TOKEN = Token(Secret("t"), 0, 1)
         (Granted(TOKEN, None, Secret("i")), ""),
         (GrantRefused(), "state"),
         (ClientRefused("invalid_client"), "refused"),
+        (ClientRefused("anything"), "refused"),
         (Unavailable("timeout"), "unavailable"),
         (Invalid("not_json"), "invalid"),
     ],
@@ -168,6 +169,7 @@ def test_outcome_of_the_exchange_is_told(outcome: Any, name: str) -> None:
     with pytest.raises(SignInError) as caught:
         flow.granted(outcome)
     assert caught.value.name == name
+    assert "anything" not in caught.value.reason
 
 
 @pytest.mark.parametrize(
@@ -182,8 +184,9 @@ def test_outcome_of_the_exchange_is_told(outcome: Any, name: str) -> None:
     ],
 )
 def test_error_of_the_authorization_server_is_told(error: str, name: str) -> None:
-    """By a text of ours: nothing that a server wrote is shown."""
+    """By a text of ours: nothing that a server wrote is shown, and logged are the specifications' own codes alone."""
     assert flow.told(error).name == name
+    assert flow.told(error).reason == ("another error" if error == "anything" else error)
 
 
 @pytest.mark.parametrize(
