@@ -52,7 +52,7 @@ def _split(url: str) -> tuple[str, int]:
         host, port = parts.hostname or "", parts.port or 80
     except ValueError:
         fail(ODD, CONFIGURATION)
-    if parts.scheme != "http" or not host or parts.path not in ("", "/"):
+    if parts.scheme != "http" or not (host and host.isascii()) or parts.path not in ("", "/"):
         fail(ODD, CONFIGURATION)
     return host, port
 

@@ -18,6 +18,7 @@ PLACES = (Path("sidecar.yaml"), Path("/etc/sidecar/sidecar.yaml"))
 DEFAULT_ADMIN = "http://127.0.0.1:8081"
 WITHOUT_FILE = f"a running sidecar is asked without its file by --admin URL, such as --admin {DEFAULT_ADMIN}"
 CONFIGURATION, FAILED = 2, 1
+NO_CONTENT = 204
 TIMEOUT = 5.0  # seconds that an answer of the admin listener may take
 
 
@@ -132,7 +133,13 @@ class Admin(NamedTuple):
             answer = self.ask(method, path, body)
         except UnreachableError as error:
             fail(str(error))
-        return answer.body if is_success(answer) else fail(told(answer))
+        return self.meant(answer) if is_success(answer) else fail(told(answer))
+
+    def meant(self, answer: Answer) -> Any:
+        """Return the JSON of a successful answer; end the command where no sidecar gives such a one."""
+        if answer.status != NO_CONTENT and not isinstance(answer.body, dict):
+            fail(f"what answers at {self.url} is not a sidecar's admin listener")
+        return answer.body
 
 
 def running(admin: str | None, token_file: Path | None, config: Path | None) -> Admin:
@@ -141,7 +148,9 @@ def running(admin: str | None, token_file: Path | None, config: Path | None) -> 
 
     token = os.environ.get("SIDECAR_ADMIN_TOKEN")
     if token_file is not None:
-        token = token_file.read_text(encoding="utf-8").rstrip("\r\n")
+        token = token_file.read_bytes().rstrip(b"\r\n").decode("latin-1")
+    if token and not (token.isascii() and token.isprintable()):
+        fail(f"the admin token{f' in {token_file}' if token_file else ''} is not one line of ASCII text", CONFIGURATION)
     if admin is not None:
         return Admin(admin, Secret(token) if token else None)
     settings = load(find(config), WITHOUT_FILE)

@@ -110,7 +110,7 @@ def _explained(question: dict[str, Any], where: dict[str, Any]) -> tuple[str, di
         return _offline(question, where)
     if not common.is_success(answer):
         common.fail(common.told(answer))
-    return "the running sidecar", answer.body
+    return "the running sidecar", admin.meant(answer)
 
 
 def _offline(question: dict[str, Any], where: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -319,11 +319,44 @@ def test_admin_on_a_unix_socket_is_reached(tmp_path):
         assert _call("healthcheck", "--admin", found.url).stdout == "alive\n"
 
 
-@pytest.mark.parametrize("url", ["ftp://a", "http://", "http://a:b", "localhost:1", "http://h:1/path"])
+@pytest.mark.parametrize(
+    "url", ["ftp://a", "http://", "http://a:b", "localhost:1", "http://h:1/path", "http://bücher..:1"]
+)
 def test_admin_of_an_odd_form_is_wrong_usage(url):
     """An address that is no address is exit code 2 and one line."""
     result = _call("sessions", "list", "--admin", url)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("token", [b"\xff\xfe", b"one\ntwo\n", "tökén".encode()])
+def test_token_file_that_holds_no_token_is_wrong_usage(admin, here, token):
+    """Exit code 2, and the file is named, not what it holds."""
+    (here / "token").write_bytes(token)
+    result = _call("sessions", "list", "--admin", admin.url, "--token-file", "token")
+    assert (result.exit_code, result.stderr) == (2, "error: the admin token in token is not one line of ASCII text\n")
+
+
+@pytest.mark.parametrize("command", [["sessions", "list"], ["explain", "GET", "http://a/"]])
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b""])
+def test_somebody_else_at_the_admin_address_is_one_line(command, body):
+    """Another server that says yes to everything is told from a sidecar."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        answer = threading.Thread(target=_answer_once, args=(other, body))
+        answer.start()
+        url = f"http://127.0.0.1:{other.getsockname()[1]}"
+        result = _call(*command, "--admin", url)
+        answer.join()
+    told = f"error: what answers at {url} is not a sidecar's admin listener\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", told)
+
+
+def _answer_once(server, body):
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
 
 
 def test_nobody_at_the_admin_address_is_one_line():
