@@ -50,7 +50,7 @@ fuzz: $(READY)  ## Mutated messages, a million in process, 100 000 over sockets 
 
 soak: $(READY)  ## Run fleets of sidecars through what may go wrong, in full: hours (SOAK="logout --store redis" for one)
 	@set -e; if [ -n "$(SOAK)" ]; then $(BIN)/python -m soak.$(SOAK); exit; fi; \
-	for store in sqlite redis; do for program in expiries holders kills logout users window; do \
+	for store in sqlite redis; do for program in expiries holders kills logout users window starts; do \
 	$(BIN)/python -m soak.$$program --store $$store; done; done; \
 	for program in herd floods streams oidc_provider slopes; do $(BIN)/python -m soak.$$program; done
 
