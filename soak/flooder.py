@@ -26,10 +26,11 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
     "reader": (b"GET /next/big HTTP/1.1\r\n" + HEAD + b"\r\n", b""),
     "chunks": (b"POST /next/sink HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
 }
-"""What a connection of each kind sends at first, and then each second."""
+"""What a connection of each kind sends at first, and then each second; `reader` takes `SIP` bytes each second."""
 SLICES = 200  # of a second: what comes at once is a burst, which is something else
 AT_ONCE = 200  # connections being opened
 SMALL_WINDOW = 4096  # bytes
+SIP = 64  # bytes
 
 
 class Slow(asyncio.Protocol):
@@ -42,8 +43,6 @@ class Slow(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if self.kind == "reader":
-            self._transport.pause_reading()
         self._transport.write(KINDS[self.kind][0])
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -59,16 +58,41 @@ class Slow(asyncio.Protocol):
             self._transport.write(little)
 
 
+class SlowReader:
+    """One connection of the kind `reader`: a socket of its own, since a transport reads all that comes."""
+
+    kind = "reader"
+
+    def __init__(self, crowd: Crowd, sock: socket.socket) -> None:
+        self._crowd = crowd
+        self._sock = sock
+        self.alive = True
+
+    def do_little(self) -> None:
+        try:
+            if self.alive and not self._sock.recv(SIP):
+                self._end()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._end()
+
+    def _end(self) -> None:
+        self.alive = False
+        self._sock.close()
+        self._crowd.lost(self)
+
+
 class Crowd:
     """All connections."""
 
     def __init__(self, port: int, kinds: list[str]) -> None:
         self._port = port
-        self.members: list[Slow] = []
+        self.members: list[Slow | SlowReader] = []
         self.ended = 0
         self._missing = list(kinds)
 
-    def lost(self, one: Slow) -> None:
+    def lost(self, one: Slow | SlowReader) -> None:
         self.ended += 1
         self._missing.append(one.kind)
 
@@ -87,13 +111,19 @@ class Crowd:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
         try:
             await loop.sock_connect(sock, (HOST, self._port))
-            _, one = await loop.create_connection(lambda: Slow(self, kind), sock=sock)
+            self.members.append(await self._begin(sock, kind))
         except OSError:
             sock.close()
             self._missing.append(kind)
             await asyncio.sleep(0.1)
-        else:
-            self.members.append(one)
+
+    async def _begin(self, sock: socket.socket, kind: str) -> Slow | SlowReader:
+        loop = asyncio.get_running_loop()
+        if kind == "reader":
+            await loop.sock_sendall(sock, KINDS[kind][0])
+            return SlowReader(self, sock)
+        _, one = await loop.create_connection(lambda: Slow(self, kind), sock=sock)
+        return one
 
 
 async def main(port: int, kind: str, count: int) -> None:
