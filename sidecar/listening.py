@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sidecar.settings import Settings
 
-BACKLOG = 1024
+BACKLOG = 4096  # connections that wait to be accepted; the system has a bound of its own
 OWN, GROUP = 0o600, 0o660
 _PROBES = 24
 _KEEP_NAME: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
