@@ -89,7 +89,8 @@ class AuthorizationServer:
     ) -> Outcome:
         """Send a token request with the parameters of `form`, for the scope `asked`, and return what came of it.
 
-        Takes at most the total timeout; while backing off it answers at once. Raises nothing but CancelledError.
+        Takes at most the total timeout, once it has waited for its turn for at most as long: a provider is not to blame
+        for our line. While backing off it answers at once. Raises nothing but CancelledError.
         A request that has timed out is broken off, but with `late`, which is given a task: its result is the answer
         that may come within `LATE` seconds more (one that rotated a refresh token has the only one that is left).
         `urgency` says whether a caller waits: those requests go first. `wanted` is asked in the moment of sending:
@@ -98,15 +99,14 @@ class AuthorizationServer:
         request = Request.of(form)
         refusal = self._pacer.refusal(request, self._clock()) or self._crowded(urgency)
         if refusal is None:
-            deadline = self._deadline()
             try:
-                async with asyncio.timeout_at(deadline) as waiting, self._gate.turn(urgency):
+                async with asyncio.timeout(self._settings.timeout.total) as waiting, self._gate.turn(urgency):
                     # Asked again: what had the slot before may have failed.
                     refusal = self._pacer.admit(request, self._clock(), self._jitter())
                     if refusal is None:
                         waiting.reschedule(None)
                         exchange = self._exchange(form, asked, wanted)
-                        return await self._paced(request, exchange, deadline, late)
+                        return await self._paced(request, exchange, self._deadline(), late)
             except TimeoutError:
                 refusal = Unavailable("busy")
         self.requests[BACKED_OFF] += 1

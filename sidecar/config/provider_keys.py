@@ -11,7 +11,10 @@ class ProviderTimeoutKeys(Section):
     """Time limits towards an authorization server."""
 
     connect: kinds.Duration | None = key("Time to connect.", ProviderTimeout().connect)
-    total: kinds.Duration | None = key("Time for the whole request.", ProviderTimeout().total)
+    total: kinds.Duration | None = key(
+        "Time for the whole request, from its turn on (`limit`); for that it waits at most as long.",
+        ProviderTimeout().total,
+    )
 
 
 class ProviderLimitKeys(Section):

@@ -481,6 +481,22 @@ async def test_requests_behind_a_failure_do_not_each_find_out() -> None:
     assert idp.state().last_error == "timeout"
 
 
+async def test_provider_is_not_blamed_for_the_time_that_a_request_waits_in_line() -> None:
+    """[IDP-18] The last to get a turn have as long for their answer as the first; the rest hear that it is busy."""
+
+    async def steady(_request: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)
+        writer.write(token())
+
+    limit = ProviderLimit(at_once=1)
+    async with ScriptedServer(steady) as scripted, client(settings(scripted.url, total=1.0, limit=limit)) as idp:
+        outcomes = await asyncio.gather(*(ask(idp) for _ in range(20)))
+        assert {type(outcome) for outcome in outcomes} == {Granted, Unavailable}
+        assert {outcome for outcome in outcomes if isinstance(outcome, Unavailable)} == {Unavailable("busy")}
+        assert idp.state() == ProviderState("idp", reachable=True, last_error="", retry_at=None, metadata_loaded=True)
+        assert isinstance(await ask(idp), Granted)
+
+
 async def test_nobody_waits_for_a_slot_to_hear_a_known_refusal() -> None:
     """[IDP-02] [IDP-13] With every slot taken by hanging requests, what is known already is answered at once."""
     refused = response(b'{"error":"invalid_scope"}', 400)
