@@ -96,6 +96,7 @@ class Broker:
         self._standing: list[asyncio.Task[None]] = []  # what goes on for as long as the broker
         self._closed = False
         self.sessions = Sessions(self._registry, self._records, self._memory, clock, local=local)
+        self.sessions.ended = self._writer.repairs.ended
         self._attended = Attended(self.sessions.ends_at)
         self._memory.changed = self._attended.changed
         self.sign_ins = SignIns(self.sessions, self._records, clock)
@@ -198,7 +199,13 @@ class Broker:
         if not self._standing:
             self._standing = [
                 asyncio.create_task(work())
-                for work in (self._keep_house, self.tending.run, self.outages.watch, self._attended.run)
+                for work in (
+                    self._keep_house,
+                    self.tending.run,
+                    self.outages.watch,
+                    self._attended.run,
+                    self._writer.repairs.watch,
+                )
             ]
         if not bound.for_user:
             return Trip(key, bound, app_name(key.fingerprint))
@@ -277,6 +284,7 @@ class Broker:
     def _changed(self, name: str) -> None:
         """Hear from the store that another process wrote a record, or (empty) that any may have changed."""
         self._records.changed(name)
+        self._writer.repairs.changed(name)
         if name:
             self._memory.disown(name)
         else:

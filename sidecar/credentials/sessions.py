@@ -93,6 +93,7 @@ class Sessions:
         self._clock = clock
         self._local = local
         self._revocations: set[asyncio.Task[None]] = set()
+        self.ended: Callable[[str, SessionRecord], None] = lambda _name, _record: None
         self.life = Life()
 
     async def put(self, session_id: str, provider: str, response: Mapping[str, object]) -> SessionInfo:
@@ -206,6 +207,7 @@ class Sessions:
         deleted, record = await self._erase(name)
         self._memory.bury(name, self._clock())  # whoever read it before the deletion adopts nothing
         if record is not None and record.chains:
+            self.ended(name, record)
             revocation = asyncio.get_running_loop().create_task(self._revoke(record))
             self._revocations.add(revocation)
             revocation.add_done_callback(self._revocations.discard)

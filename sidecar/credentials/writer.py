@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sidecar.credentials.entry import Peak
+from sidecar.credentials.repairs import Repairs
 from sidecar.credentials.session_record import Chain, SessionRecord
 from sidecar.credentials.sight import APP_PATIENCE, Kit, Sight, Trip, live_chain
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
@@ -37,6 +38,7 @@ class Writer:
     def __init__(self, kit: Kit, outages: Outages) -> None:
         self._kit = kit
         self._outages = outages
+        self.repairs = Repairs(kit)
         self.kept: dict[tuple[str, str], asyncio.Task[None]] = {}  # by record and provider
 
     async def store(self, trip: Trip, sight: Sight, chain: Chain, lock: AsyncExitStack) -> bool:
@@ -74,6 +76,8 @@ class Writer:
                 whole = chain if self._kit.local else None
                 peak = Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=whole)
                 self._kit.memory.climb(trip.name, sight.mark, peak)
+                if trip.bound.for_user:
+                    self.repairs.stored(trip, chain)
                 return True
             over = await self._kit.records.load(trip.name)
             if await self._overtaken(trip, sight, over, chain):

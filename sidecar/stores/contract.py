@@ -69,6 +69,10 @@ class Store(Protocol):
     shared: bool  # whether other processes may use the same records
     home: Path | None  # the file that holds the records, where there is one: a generated key is kept beside it
 
+    @property
+    def shaken(self) -> bool:
+        """Whether writes and locks of a moment ago may be lost, as after a failover; without asking anybody."""
+
     async def get(self, key: str) -> Record | None:
         """Return the record, or None where there is none or it has expired."""
 

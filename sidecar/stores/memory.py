@@ -43,6 +43,7 @@ class MemoryStore:
     name = "memory"
     shared = False
     home: Path | None = None
+    shaken = False
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

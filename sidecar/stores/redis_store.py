@@ -51,11 +51,16 @@ class RedisStore:
         self._changes = RedisChanges(
             self._connection, f"{target.prefix}:{{log}}", f"{target.prefix}:{target.database}:changes"
         )
-        self._locks = RedisLocks(self._lock_step, lambda: self._driver is not None and self._driver.shaken)
+        self._locks = RedisLocks(self._lock_step, lambda: self.shaken)
         self._writes = Writes(self._locks)
         self._leases = Leases(self._locks)
         self._replicas = 0
         self._asked_at = float("-inf")
+
+    @property
+    def shaken(self) -> bool:
+        """See `Store.shaken`."""
+        return self._driver is not None and self._driver.shaken
 
     async def get(self, key: str) -> Record | None:
         """See `Store.get`."""

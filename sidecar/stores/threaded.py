@@ -121,6 +121,7 @@ class ThreadedStore:
     """The `Store` over a `Disk`. `home` is its file."""
 
     shared = True
+    shaken = False
 
     def __init__(self, name: str, home: Path, disk: Disk) -> None:
         self.name = name

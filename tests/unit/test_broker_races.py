@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.credentials import renewal, sight, writer
@@ -33,7 +33,7 @@ class View:
     `away` is the operations that fail; `unsure` lets a write happen and then fail; `deaf` hears of nothing.
     """
 
-    name, shared, home = "view", True, None
+    name, shared, home, shaken = "view", True, None, False
 
     def __init__(self, base: MemoryStore, views: list[View]) -> None:
         self.base = base
@@ -799,6 +799,7 @@ MUTATIONS = {
 }
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(sorted(MUTATIONS)), min_size=1), st.booleans())
 def test_keys_that_differ_in_any_member_never_share_a_token(members: set[str], app: bool) -> None:
     """[ID-10, PD-12] Every field of the key is told apart, by cache, flight and store alike."""

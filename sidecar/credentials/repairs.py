@@ -1,0 +1,131 @@
+"""What a failover may have lost: chains that this process stored a moment ago, and sessions that it ended.
+
+A store with replicas can answer for a write and lose it with its master; only who made the write knows of it then, and
+another instance would spend the refresh token that the store shows again. So while the store is shaken, or says that
+anything may have changed, what was written within the last minute is compared, and written again where it is missing:
+well within the time for which who takes a lock waits (`renewal.HEIR_WAITS`). By compare-and-set and by the chain's
+place in time: nothing newer is overwritten, no session comes back that is gone or was signed in anew. What another
+process has changed since is left to that one. Asks no provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from sidecar.credentials.sight import live_chain
+from sidecar.errors import StoreBrokenError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from sidecar.credentials.session_record import Chain, SessionRecord
+    from sidecar.credentials.sight import Kit, Trip
+
+KEPT, MOST = 60.0, 1000
+"""For how many seconds a write is remembered, and how many of either kind at most."""
+PULSE = 1.0
+"""Seconds between two looks whether the store is shaken."""
+ATTEMPTS = 5
+_log = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """The chains of a session that the store has taken, by provider, and when (seconds since the epoch)."""
+
+    chains: dict[str, tuple[Trip, Chain]]
+    at: float
+
+
+class Ended(NamedTuple):
+    """The latest sign-in of a session that was ended, and when."""
+
+    born: int
+    at: float
+
+
+T = TypeVar("T", Stored, Ended)
+
+
+class Repairs:
+    """The writes of one broker that may have to be made again."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._stored: dict[str, Stored] = {}  # by record, the oldest in front
+        self._ended: dict[str, Ended] = {}
+        self._doubted = False
+
+    def stored(self, trip: Trip, chain: Chain) -> None:
+        """Take note that the store has a user's chain."""
+        before = self._stored.pop(trip.name, None)
+        chains = {**(before.chains if before else {}), trip.provider: (trip, chain)}
+        self._stored[trip.name] = Stored(chains, self._kit.clock())
+        _tidy(self._stored, self._kit.clock())
+
+    def ended(self, name: str, record: SessionRecord) -> None:
+        """Take note that a session was deleted."""
+        self._stored.pop(name, None)
+        self._ended.pop(name, None)
+        self._ended[name] = Ended(max(chain.born for chain in record.chains.values()), self._kit.clock())
+        _tidy(self._ended, self._kit.clock())
+
+    def changed(self, name: str) -> None:
+        """Hear that another process changed a record, or (empty) that any may have changed."""
+        self._doubted |= not name
+        self._stored.pop(name, None)
+        self._ended.pop(name, None)
+
+    async def watch(self) -> None:
+        """Look after what was written whenever the store may have lost some of it, for ever."""
+        while True:
+            await asyncio.sleep(PULSE)
+            if self._doubted or self._kit.records.store.shaken:
+                await self.look()
+
+    async def look(self) -> None:
+        """Compare what was written a moment ago with what the store has; where it is away, at the next look."""
+        self._doubted = False
+        _tidy(self._stored, self._kit.clock())
+        _tidy(self._ended, self._kit.clock())
+        try:
+            for name, ended in list(self._ended.items()):
+                await self._end_again(name, ended)
+            for stored in list(self._stored.values()):
+                for trip, chain in stored.chains.values():
+                    await self._store_again(trip, chain)
+        except (StoreUnavailableError, StoreBrokenError):
+            self._doubted = True
+
+    async def _store_again(self, trip: Trip, chain: Chain) -> None:
+        records, now = self._kit.records, self._kit.clock()
+        for attempt in range(ATTEMPTS):
+            over = await records.load(trip.name)
+            theirs = live_chain(trip, over, now)
+            if over.record is None or theirs is None or theirs.order >= chain.order:
+                return
+            # Nobody has used the session for that: its time of last use stays.
+            record = over.record.with_chain(trip.provider, chain, over.record.last_used)
+            if await records.save(trip.name, record, over, now, attempt):
+                self._repaired(trip.name)
+                return
+
+    async def _end_again(self, name: str, ended: Ended) -> None:
+        over = await self._kit.records.load(name)
+        if over.record is None or any(chain.born > ended.born for chain in over.record.chains.values()):
+            return
+        if self._ended.get(name) is ended and await self._kit.records.delete(name, over):
+            self._repaired(name)
+            self._kit.memory.bury(name, self._kit.clock())
+
+    def _repaired(self, name: str) -> None:
+        self._kit.counts.repairs += 1
+        _log.error("store_went_back", extra={"record": name[:20]})
+
+
+def _tidy(kept: dict[str, T], now: float) -> None:
+    """Forget what was written long ago: it stands in front."""
+    while kept:
+        name, oldest = next(iter(kept.items()))
+        if len(kept) <= MOST and oldest.at <= now < oldest.at + KEPT:
+            return
+        del kept[name]

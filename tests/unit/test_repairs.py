@@ -1,0 +1,166 @@
+"""What a failover has lost of a store: who made a write makes it again, before another spends what came back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.credentials import repairs
+from tests.support.credentials import OTHER_ROUTE, USER, keyed
+from tests.unit.test_broker_races import KEY, Pair, Sleeps, heir, pair, refused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["pair"]
+
+
+class Loses(Pair):
+    """Two instances over a store that can lose what it was told since `backup`."""
+
+    def backup(self) -> None:
+        self.saved = dict(self.base._rows)
+
+    def fail_over(self) -> None:
+        """Let the store be as it was, and be shaken; nobody hears of anything."""
+        self.base._rows = self.saved
+        for view in self.views:
+            view.shaken = True
+
+    async def look(self) -> None:
+        for broker in (self.one, self.two):
+            await broker._writer.repairs.look()
+
+
+@pytest.fixture
+async def loses() -> AsyncIterator[Loses]:
+    """Return two instances that are closed at the end."""
+    made = Loses()
+    yield made
+    for broker in (made.one, made.two):
+        await asyncio.wait_for(broker.close(1), 5)
+
+
+async def renewed(loses: Loses) -> None:
+    """Let the second instance renew alice's token, and the store lose it."""
+    await loses.sign_in("alice", expires_in=1)
+    loses.clock.now += 10
+    loses.backup()
+    assert await loses.at(loses.two) == "access.alice.read.2"
+    loses.fail_over()
+
+
+async def test_renewal_that_a_failover_has_lost_is_stored_again_by_who_made_it(loses: Loses) -> None:
+    """[RF-18] [RD-07] Another instance that is asked first finds it while it waits with the lock, and spends nothing."""
+    await renewed(loses)
+    taker = heir(loses, Sleeps(loses.look))
+    assert await asyncio.wait_for(loses.at(taker), 5) == "access.alice.read.2"
+    assert (loses.server.calls, loses.server.killed) == (1, [])
+    assert loses.two.counts.repairs == 1
+    await taker.close(1)
+
+
+@pytest.mark.parametrize("heard", ["a failover", "that anything may have changed"])
+async def test_lost_write_is_looked_for_without_a_request(
+    loses: Loses, heard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[RF-18] Whether the store says that it failed over or that anything may have changed; once it can be asked."""
+    monkeypatch.setattr(repairs, "PULSE", 0.01)
+    await renewed(loses)
+    loses.views[1].away = {"get"}
+    if heard != "a failover":
+        for view in loses.views:
+            view.shaken = False
+        loses.views[1].heard("")
+    await asyncio.sleep(0.03)
+    loses.views[1].away = set()
+    for _ in range(500):
+        await asyncio.sleep(0.01)
+        if loses.two.counts.repairs:
+            break
+    assert await loses.at(loses.one) == "access.alice.read.2"
+    assert loses.server.calls == 1
+
+
+async def test_sign_out_that_a_failover_has_lost_is_made_again(loses: Loses) -> None:
+    """[ID-04] [RD-07] The session does not come back, on no instance."""
+    await loses.sign_in("alice")
+    loses.backup()
+    await loses.one.sessions.delete("alice")
+    loses.fail_over()
+    loses.clock.now += 3
+    for broker in (loses.two, loses.one):
+        assert await loses.at(broker) == "access.alice.sign-in.1"
+    await loses.look()
+    for broker in (loses.two, loses.one):
+        assert broker.ready(KEY, loses.clock()) is None
+        assert (await refused(loses.at(broker))).name == "login_required"
+    assert loses.one.counts.repairs == 1
+
+
+async def test_nothing_newer_is_written_over_and_nothing_gone_comes_back(loses: Loses) -> None:
+    """[RF-18] Neither a further renewal, nor a sign-in or a sign-out since, whoever made it."""
+    loses.server.life = 20
+    users = ("renewed", "signed-out", "signed-in", "ended-and-signed-in")
+    for user in users:
+        await loses.sign_in(user, expires_in=1)
+    loses.clock.now += 10
+    for user in users:
+        await loses.at(loses.two, session=user)
+    for view in loses.views:
+        view.deaf = True
+    loses.clock.now += 25
+    assert (await loses.at(loses.one, session="renewed")).startswith("access.renewed.read")
+    await loses.one.sessions.delete("signed-out")
+    await loses.two.sessions.delete("ended-and-signed-in")
+    for user in ("signed-in", "ended-and-signed-in"):
+        await loses.sign_in(user)
+    before = dict(loses.base._rows)
+    assert len(loses.two._writer.repairs._stored) == 3
+    assert len(loses.two._writer.repairs._ended) == 1
+    await loses.look()
+    assert loses.base._rows == before
+    assert loses.one.counts.repairs + loses.two.counts.repairs == 0
+
+
+async def test_older_sign_in_that_came_back_is_replaced_by_the_renewed_newer_one(loses: Loses) -> None:
+    """[RF-18] Memory wins, as it does where somebody asks."""
+    await loses.sign_in("alice", expires_in=1)
+    loses.backup()
+    loses.clock.now += 10
+    await loses.sign_in("alice", expires_in=1)
+    loses.clock.now += 10
+    assert await loses.at(loses.two) == "access.alice.read.3"
+    loses.fail_over()
+    await loses.look()
+    assert await loses.at(loses.one) == "access.alice.read.3"
+    assert loses.server.killed == []
+
+
+async def test_what_another_instance_has_changed_since_is_left_to_it(loses: Loses) -> None:
+    """Its word is newer than ours, whatever the clocks say."""
+    await renewed(loses)
+    loses.views[1].heard(await loses.two._records.name("alice"))
+    await loses.look()
+    assert loses.two.counts.repairs == 0
+
+
+async def test_writes_are_remembered_for_a_while_and_few(loses: Loses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go, and all go when their time is over or the clock was set back."""
+    monkeypatch.setattr(repairs, "MOST", 3)
+    for number in range(6):
+        await loses.sign_in(f"user{number}", expires_in=1)
+    loses.clock.now += 10
+    for number in range(6):
+        for spec in (USER, OTHER_ROUTE):
+            await loses.two.obtain(keyed(spec, f"user{number}"))
+    assert len(loses.two._writer.repairs._stored) == 3
+    for move in (repairs.KEPT, -100):
+        loses.clock.now += move
+        await loses.look()
+        assert len(loses.two._writer.repairs._stored) == 0
+        loses.clock.now += 8000
+        await loses.two.obtain(keyed(USER, "user1"))
+        assert len(loses.two._writer.repairs._stored) == 1
