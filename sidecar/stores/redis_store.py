@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
 from sidecar.stores import redis_record as record
+from sidecar.stores.complaints import Complaints
 from sidecar.stores.contract import Record, check_version
 from sidecar.stores.leases import Leases
 from sidecar.stores.redis_changes import RedisChanges, new_id
@@ -47,6 +48,7 @@ class RedisStore:
         self._target = target
         self._clock = clock
         self._driver: RedisDriver | None = None
+        self._complaints = Complaints()
         self._closed = False
         self._changes = RedisChanges(
             self._connection, f"{target.prefix}:{{log}}", f"{target.prefix}:{target.database}:changes"
@@ -130,7 +132,11 @@ class RedisStore:
         if self._driver is None:
             from sidecar.stores.redis_driver import RedisDriver  # noqa: PLC0415 - redis-py takes its time
 
-            self._driver = RedisDriver(self._target)
+            try:
+                self._driver = RedisDriver(self._target)
+            except StoreUnavailableError as error:  # a file for TLS: nothing was asked yet that would have said so
+                self._complaints.failed(error)
+                raise
         return self._driver
 
     async def _run(self, script: record.Script, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:

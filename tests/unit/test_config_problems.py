@@ -220,6 +220,7 @@ MEANING = [
     Case("tls-key-alone", route(f"{{{APP}, tls: {{▶key: sidecar.yaml}}}}"), "routes[0].tls.key", "a key needs its certificate"),
     Case("store-redis-without-keys", routed("store: {url: ▶'redis://:s3cr3t-canary@redis'}"), "store.url", "needs store.keys", "sidecar keygen"),
     Case("store-redis-url", routed(f"store: {{keys: [{KEY}], url: ▶'redis://s3cr3t-canary@redis'}}"), "store.url", "write redis://"),
+    Case("store-redis-file-missing", routed(f"store: {{keys: [{KEY}], url: ▶'rediss://redis?ca=no-such.pem'}}"), "store.url", "there is no file where ca says"),
     Case("CF-14-store-key", routed("store: {keys: [▶s3cr3t-canary]}"), "store.keys[0]", "a store key starts with", "sidecar keygen"),
     Case("CF-14-store-key-length", routed("store: {keys: [▶sidecar-k1.abc]}"), "store.keys[0]", "this one has 3"),
     Case("CF-14-store-key-twice", routed(f"store: {{keys: [{KEY}, ▶{KEY}]}}"), "store.keys[1]", "in the list already"),

@@ -43,6 +43,18 @@ async def test_the_cause_of_a_failure_is_in_the_log(caplog: pytest.LogCaptureFix
     assert "canary" not in str([line.__dict__ for line in caplog.records])
 
 
+async def test_a_file_for_tls_that_is_none_is_in_the_log(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Nothing can be asked with it, however often: one line says why."""
+    (tmp_path / "ca.pem").write_text("not a certificate")
+    store = open_store(f"rediss://127.0.0.1:1/0?ca={tmp_path}/ca.pem")
+    with caplog.at_level(logging.WARNING, "sidecar.stores.complaints"):
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                await store.ping()
+        await store.close()
+    assert [line.__dict__["reason"] for line in caplog.records] == ["Redis: SSLError"]
+
+
 async def test_a_disk_that_refuses_is_in_the_log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
