@@ -100,7 +100,8 @@ class Elsewhere:
             if len(self._lanes) >= MOST_POOLS:
                 self._lanes.pop(next(iter(self._lanes))).pool.close()
             route = Route(name=FORWARD, match=Match(), upstream=origin, as_="none")
-            lane = Lane(route, self._shared, self._pool(origin), self.rules, self._metrics.route(FORWARD))
+            tally = self._metrics.route(FORWARD)
+            lane = Lane(route, self._shared, self._pool(origin), self.rules, tally, lasting=False)
             self._lanes[origin] = lane
         return lane
 
@@ -114,7 +115,8 @@ class Elsewhere:
             self.refuse(exchange, refusal)
             return
         exchange.status = 200
-        exchange.downstream.tunnel(upstream, b"HTTP/1.1 200 Connection Established\r\n\r\n", b"")
+        start = b"HTTP/1.1 200 Connection Established\r\n\r\n"
+        exchange.downstream.tunnel(upstream, start, upstream.first_words())
 
 
 def takes(tunnel: Tunnel, target: Target) -> bool:

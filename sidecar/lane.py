@@ -61,14 +61,27 @@ class Shared(NamedTuple):
 
 
 class Lane:
-    """A route of the configuration with everything that its requests need."""
+    """A route of the configuration with everything that its requests need.
+
+    One that is not `lasting` stands for a destination that a caller thought of: as there is no end of those, nothing is
+    remembered for it.
+    """
 
     __slots__ = (
-        "_base", "_host", "_most", "_prefix", "_shared", "_strip", "body_limit", "fingerprint", "longest_body",
-        "match", "pool", "response_rules", "route", "rules", "tally", "timeout", "token", "under_way",
+        "_base", "_host", "_lasting", "_most", "_prefix", "_shared", "_strip", "body_limit", "fingerprint",
+        "longest_body", "match", "pool", "response_rules", "route", "rules", "tally", "timeout", "token", "under_way",
     )  # fmt: skip
 
-    def __init__(self, route: Route, shared: Shared, pool: Pool, rules: RequestRules, tally: RouteTally) -> None:
+    def __init__(
+        self,
+        route: Route,
+        shared: Shared,
+        pool: Pool,
+        rules: RequestRules,
+        tally: RouteTally,
+        *,
+        lasting: bool = True,
+    ) -> None:
         self.route = route
         self.match: Match = route.match
         self.pool = pool
@@ -80,6 +93,7 @@ class Lane:
         self.body_limit = route.replay.body_limit if self.token else 0
         self.longest_body = route.body_limit
         self.under_way = 0  # requests that were given to this lane and are not over
+        self._lasting = lasting
         self._most = route.requests or shared.most_requests
         self.fingerprint = route.spec.fingerprint if route.spec else ""
         self._shared = shared
@@ -100,7 +114,7 @@ class Lane:
             upgrade = wants_upgrade(head)
             changes = self.rules.changes(headers, self._host, upgrade=upgrade, minor=head.minor)
             prepared = Prepared(peer, self._key(caller), upgrade, changes)
-            if changes.shared:
+            if changes.shared and self._lasting:
                 headers.memo[self] = prepared
         return prepared
 
@@ -246,11 +260,13 @@ def request_id(exchange: Exchange) -> str:
 def answer(exchange: Exchange, refusal: Refusal, login_url: str | None = None) -> None:
     """Write the problem document; a request whose body has not come yet ends the connection.
 
+    So does CONNECT: what follows it was meant for the tunnel, and may be the words of somebody else than the caller.
     `login_url` is where the user signs in: told where that is what is missing, to a browser as well. It is the
     application that sends a browser there; what asks for an API is never redirected.
     """
     status, headers = challenge(refusal, exchange.target, login_url)
-    close = refusal.close or not exchange.complete or not exchange.downstream.keep_alive
+    unread = not exchange.complete or exchange.head.method == b"CONNECT"
+    close = refusal.close or unread or not exchange.downstream.keep_alive
     if close:
         exchange.downstream.keep_alive = False
     response = problem(

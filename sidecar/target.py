@@ -17,7 +17,8 @@ from sidecar.model import DEFAULT_PORTS, Target
 if TYPE_CHECKING:
     from sidecar.message import Headers, RequestHead
 
-_MOST_REMEMBERED = 1024  # targets of each form, each at most `limits.target` bytes
+_MOST_REMEMBERED = 1024  # targets of each form
+_LONGEST_REMEMBERED = 1024  # bytes
 _HOST = "host"  # the memo's name
 TOKEN_PARAMETER = b"access_token="
 _AUTHORITY = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{0,5}))?\Z")
@@ -41,22 +42,20 @@ def read_target(head: RequestHead) -> Target:
     if not host[0] and head.minor and raw[:1] in (b"/", b"*"):
         raise Refusal("bad_request", "The request names no host.", close=True)  # RFC 9110 section 4.2.1
     if raw[:1] == b"/":
-        return _origin_form(raw, host)
+        return (_known_origin_form if len(raw) <= _LONGEST_REMEMBERED else _origin_form)(raw, host)
     if raw == b"*" and head.method == b"OPTIONS":
         return Target("asterisk", "http", host[0], host[1], raw, "*", True)
-    target = _absolute_form(raw)
+    target = (_known_absolute_form if len(raw) <= _LONGEST_REMEMBERED else _absolute_form)(raw)
     if head.method == b"OPTIONS" and target.path == b"/" and raw[-1:] != b"/":
         return target._replace(path=b"*", compared="*")  # RFC 9112 section 3.2.4: no path stands for the server itself
     return target
 
 
-@lru_cache(maxsize=_MOST_REMEMBERED)
 def _origin_form(raw: bytes, host: tuple[str, int]) -> Target:
     compared, plain = _path(raw)
     return Target("origin", "http", host[0], host[1], raw, compared, plain, plain and _harmless(raw))
 
 
-@lru_cache(maxsize=_MOST_REMEMBERED)
 def _absolute_form(raw: bytes) -> Target:
     match = _ABSOLUTE.match(raw)
     if match is None:
@@ -137,3 +136,7 @@ def _without_dot_segments(path: str) -> str:
     if segments[-1] in (".", ".."):
         kept.append("")
     return "/" + "/".join(kept)
+
+
+_known_origin_form = lru_cache(maxsize=_MOST_REMEMBERED)(_origin_form)
+_known_absolute_form = lru_cache(maxsize=_MOST_REMEMBERED)(_absolute_form)

@@ -21,7 +21,7 @@ from sidecar.wire.exchange import Exchange
 from sidecar.wire.framing import EMPTY, request_framing
 from sidecar.wire.head import parse_request
 from sidecar.wire.problem import problem
-from sidecar.wire.tunnel import join, reset
+from sidecar.wire.tunnel import End, join, reset
 
 if TYPE_CHECKING:
     from sidecar.wire.upstream import Upstream
@@ -38,9 +38,9 @@ class Downstream(asyncio.Protocol):
     """One connection. `app` is the application that the listener belongs to."""
 
     __slots__ = (
-        "_app", "_at", "_blocked", "_brought", "_buffer", "_half_closed", "_judged", "_lingering", "_looked",
-        "_paused", "_reader", "_reading", "_transport", "_tunnelled", "_unwritten", "deadline", "exchange",
-        "keep_alive", "ours", "peer", "wire",
+        "_app", "_at", "_brought", "_buffer", "_half_closed", "_judged", "_lingering", "_looked", "_paused", "_reader",
+        "_reading", "_transport", "_tunnel", "_unwritten", "blocked", "deadline", "exchange", "keep_alive", "ours",
+        "peer", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, app: str | None) -> None:
@@ -54,11 +54,11 @@ class Downstream(asyncio.Protocol):
         self._judged = NEVER  # when it is judged next
         self._looked = 0  # up to where the buffer has been searched for the end of a head
         self._paused = False  # reading
-        self._blocked = False  # writing: the caller does not read
+        self.blocked = False  # writing: the caller does not read
         self._reading = False
         self._lingering = False
         self._unwritten = sys.maxsize  # bytes of an answer still to be written when it was last looked
-        self._tunnelled = False
+        self._tunnel: End | None = None
         self._half_closed = False
         self.ours: bool | None = None  # what `is_ours` found
         self.exchange: Exchange | None = None
@@ -80,7 +80,7 @@ class Downstream(asyncio.Protocol):
             self._linger()
         elif self.keep_alive and not (self.wire.draining or self._half_closed):
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
-            if (self._buffer or self._paused or self._blocked) and not self._reading:
+            if (self._buffer or self._paused or self.blocked) and not self._reading:
                 self._read_on()
         elif self._buffer or self._paused:
             self._linger()
@@ -90,7 +90,10 @@ class Downstream(asyncio.Protocol):
 
     def abort(self) -> None:
         """Break off in a way that cannot be taken for a clean end."""
-        reset(self._transport)
+        if self._tunnel is not None:
+            self._tunnel.abort()
+        else:
+            reset(self._transport)
 
     def failed(self, exchange: Exchange, _exc: BaseException | None) -> None:
         """A task of the exchange ended in an exception that nobody foresaw: answer, or break off."""
@@ -123,13 +126,15 @@ class Downstream(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         waiting = self._buffer[self._at :]
         self._buffer = b""
-        self._tunnelled = True
         self.deadline = NEVER
-        here, there = join(self, self._transport, upstream, upstream.yield_transport(), self._stirred)
+        here, there = join(self, self._transport, upstream, upstream.yield_transport(), self._watch)
+        self._tunnel = here
+        self._unpause()
+        if self.blocked:  # before the tunnel, so that its end is not told
+            here.pause_writing()
         here.write(out + rest)
         if waiting:
             there.write(waiting)
-        self._unpause()
         if self._half_closed:
             here.eof_received()
         if exchange is not None:
@@ -199,15 +204,17 @@ class Downstream(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.downstream_lost()
+        elif self._tunnel is not None:  # the upstream may not be taking what it still has to be sent
+            self._tunnel.other.expire_at(self.wire.deadlines.now + self.wire.limits.idle_timeout)
 
     def pause_writing(self) -> None:
-        self._blocked = True
+        self.blocked = True
         if self.exchange is not None:
             self.exchange.pause_response()
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
 
     def resume_writing(self) -> None:
-        self._blocked = False
+        self.blocked = False
         if self.exchange is None:
             self._read_on()
             return
@@ -220,7 +227,7 @@ class Downstream(asyncio.Protocol):
     def expire(self) -> None:
         """Too slow: with a request head, with a body, with reading, or idle."""
         exchange = self.exchange
-        if self._lingering or self._tunnelled or (exchange is None and not self._buffer):
+        if self._lingering or self._tunnel or (exchange is None and not self._buffer):
             self._give_up()
         elif exchange is None:
             self._answer_and_close(Refusal("timeout", "The request head took too long to arrive.", close=True))
@@ -233,7 +240,7 @@ class Downstream(asyncio.Protocol):
     def drain(self) -> None:
         """Close if idle; otherwise after the response that is under way."""
         self.keep_alive = False
-        if self.exchange is None and not (self._tunnelled or self._lingering or self._buffer):
+        if self.exchange is None and not (self._tunnel or self._lingering or self._buffer):
             self._transport.close()
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -243,13 +250,17 @@ class Downstream(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def _stirred(self) -> None:
-        """A tunnel that is closed one way is kept as long as something passes the other way."""
-        self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+    def _watch(self, closing: bool) -> None:
+        """Give a tunnel a deadline, or take it back."""
+        if closing:
+            self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+        else:
+            self.deadline = NEVER
+            self._unwritten = sys.maxsize
 
     def _give_up(self) -> None:
-        """Close a connection that has been idle too long, or whose caller does not take the rest of its answer."""
-        unwritten = self._transport.get_write_buffer_size()
+        """Close a connection that has been idle too long, or on which the rest is not taken: by the caller, mostly."""
+        unwritten = self._tunnel.unwritten() if self._tunnel else self._transport.get_write_buffer_size()
         if 0 < unwritten < self._unwritten:  # it is taking it, if slowly
             self._unwritten = unwritten
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
@@ -258,25 +269,25 @@ class Downstream(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Go on to the next request after an answer."""
-        if self._buffer or self._blocked:
+        if self._buffer or self.blocked:
             self._read()
-        if self.exchange is None and not self._blocked:
+        if self.exchange is None and not self.blocked:
             self._unpause()
 
     def _read(self) -> None:
         """Read requests from the buffer until one is under way or more bytes are needed."""
-        if self._blocked:  # no further answers for a caller that does not read those it has
+        if self.blocked:  # no further answers for a caller that does not read those it has
             self.pause()
             return
         self._reading = True
-        while self.exchange is None and self._at < len(self._buffer) and not self._lingering:
+        while self.exchange is None and self._at < len(self._buffer) and not (self._lingering or self.blocked):
             if self._transport.is_closing() or not self._read_request():
                 break
         self._reading = False
         if self._at >= len(self._buffer):
             self._buffer = b""
             self._at = 0
-        elif self.exchange is not None:
+        elif self.exchange is not None or self.blocked:
             self.pause()
 
     def _read_request(self) -> bool:
@@ -301,7 +312,7 @@ class Downstream(asyncio.Protocol):
     def _is_one_head(self, data: bytes) -> bool:
         """Say whether this is a request head and nothing else, at a moment when one is expected: the usual case."""
         return (
-            not (self._buffer or self._blocked)
+            not (self._buffer or self.blocked)
             and 3 < data.find(_END) + 4 == len(data) <= self.wire.limits.headers  # noqa: PLR2004 - find() may give -1
             and data[0] not in b"\r\n"
         )
@@ -376,21 +387,22 @@ class Downstream(asyncio.Protocol):
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
         self._brought += len(piece.data)
         exchange.request_data(piece.data)
+        if self.exchange is not exchange:
+            return  # refused: what is set now is the deadline of the connection's end
         if not piece.done:
             if self.wire.deadlines.now >= self._judged:
                 self._judge_rate(exchange)
             return
         self._reader = None
-        if not self._blocked:
+        if not self.blocked:
             self.deadline = NEVER
         if piece.rest:
             self._buffer = piece.rest
             self._at = 0
             self._looked = 0
-        if self.exchange is exchange:
-            exchange.request_end(reader.trailers)
-            if self._buffer and self.exchange is not None:
-                self.pause()
+        exchange.request_end(reader.trailers)
+        if self._buffer and self.exchange is not None:
+            self.pause()
 
     def _judge_rate(self, exchange: Exchange) -> None:
         """Refuse a body that trickles. One whose response has begun is a conversation, and takes its time."""

@@ -109,7 +109,7 @@ class Exchange:
         upstream = pool.take()
         if upstream is None:
             self.wait(self._connect(pool))
-        elif self.framing is EMPTY:
+        elif self.framing is EMPTY and not self._interims:
             self._upstream = upstream
             self._started = True
             upstream.start(self, request)
@@ -301,13 +301,16 @@ class Exchange:
         self._started = True
         body = self._kept
         upstream.start(self, self._request)
+        if self.downstream.blocked:  # by the interim responses of an earlier attempt
+            upstream.pause()
         if body or self.framing.chunked or not self.complete:
             for piece in body or ():
                 upstream.write_body(chunk(piece) if self.framing.chunked else piece)
             if self.complete:
                 self._send_end(upstream)
             self._forget_if_large()
-            self.downstream.resume()
+            if not upstream.blocked:
+                self.downstream.resume()
 
     def _send_end(self, upstream: Upstream) -> None:
         if self.framing.chunked and self.errand is not None:

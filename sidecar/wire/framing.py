@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CONTENT_LENGTH = len(b"Content-Length:")
 _TRANSFER_ENCODING = b"transfer-encoding"
+_LONGEST_REMEMBERED = 64  # bytes: of a Content-Length line; white space can make it as long as a head
 _MOST_DIGITS = 18  # 10^18 fits every reader's signed 64 bits; longer numbers wrap in some
 
 
@@ -89,17 +90,20 @@ def _explicit(headers: Headers, codings: list[bytes], minor: int) -> Framing:
         if minor == 0 or codings[0].lower() != b"chunked":
             raise _AmbiguousError
         return CHUNKED
-    framing, plain = _counted(lengths[0])
+    line = lengths[0]
+    framing, plain = _counted(line) if len(line) <= _LONGEST_REMEMBERED else _count(line)
     if not plain:
         headers.restate_length(framing.length)
     return framing
 
 
-@lru_cache(maxsize=1024)
-def _counted(line: bytes) -> tuple[Framing, bool]:
+def _count(line: bytes) -> tuple[Framing, bool]:
     """Return the framing of a Content-Length line, and whether its number begins with no zero."""
     digits = line[_CONTENT_LENGTH:].strip(b" \t")
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
         raise _AmbiguousError
     length = int(digits)
     return Framing(length) if length else EMPTY, len(digits) == 1 or not digits.startswith(b"0")
+
+
+_counted = lru_cache(maxsize=1024)(_count)

@@ -27,6 +27,7 @@ MOST_RESPONSE_HEADERS = 1000
 # Methods that llhttp does not know. PRI is HTTP/2's own; to some readers the others mean HEAD, CONNECT and TRACE in any
 # case, which would give the message, or its response, another end.
 _EXTENSION_METHOD = re.compile(rb"(?!(?i:PRI|HEAD|CONNECT|TRACE) )[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?= )")
+_LONGEST_REMEMBERED = 128  # bytes of a status line: the reason may be as long as a head
 _BARE_STATUS = 12  # "HTTP/1.1 200": some upstreams leave out the space, which we may not (RFC 9112 section 4)
 _REASON = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9112 section 4: reason-phrase
 
@@ -111,7 +112,8 @@ def parse_response(head: bytes, hearing: Hearing) -> ResponseHead:
     except httptools.HttpParserError:
         raise InvalidResponseError from None
     line_end = head.find(b"\r\n")
-    start, minor = _status_line(head[:line_end])
+    line = head[:line_end]
+    start, minor = _known_status_line(line) if line_end <= _LONGEST_REMEMBERED else _status_line(line)
     status = parser.get_status_code()
     if not sink.complete or status < 100:  # noqa: PLR2004 - 020 has three digits too
         raise InvalidResponseError
@@ -122,7 +124,6 @@ def parse_response(head: bytes, hearing: Hearing) -> ResponseHead:
     return ResponseHead(status, minor, start, hearing.hear(section, lines, minor))
 
 
-@lru_cache(maxsize=256)
 def _status_line(start: bytes) -> tuple[bytes, int]:
     """Return a status line as it goes on, and its version's second digit."""
     if start.translate(None, _REASON):
@@ -134,3 +135,6 @@ def _status_line(start: bytes) -> tuple[bytes, int]:
     else:
         raise InvalidResponseError
     return start + b" " if len(start) == _BARE_STATUS else start, minor
+
+
+_known_status_line = lru_cache(maxsize=256)(_status_line)

@@ -16,6 +16,7 @@ from sidecar.message import Headers, as_some_read_it
 _MOST_REMEMBERED = 1024  # in one generation
 _LONGEST_REMEMBERED = 4 * 1024  # bytes
 _MOST_NAMES = 1024  # spellings of header names: callers choose them, so there is an end
+_LONGEST_NAME = 128  # bytes
 _MOST_KNOWN = 1024  # lines
 _LONGEST_KNOWN = 1024  # bytes
 _MOST_VALUES = 64  # mute lines of one name: where there are more, it is an id or a date, and is not worth remembering
@@ -99,6 +100,8 @@ class Hearing:
         return Headers(section, lengths, memo)
 
     def _found_mute(self, name: bytes, line: bytes) -> None:
+        if len(name) > _LONGEST_NAME:
+            return
         _know(self._mute, line)
         count = self._values[name] = self._values.get(name, 0) + 1
         if count > _MOST_VALUES and name in self._kinds:
@@ -114,7 +117,7 @@ class Hearing:
             kind = _COOKIE
         else:
             kind = _SPEAKS if lower in self._names or as_some_read_it(lower) in self._names else _MUTE
-        if len(self._kinds) < _MOST_NAMES:
+        if len(self._kinds) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
             self._kinds[name] = kind
         return kind
 

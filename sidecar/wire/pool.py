@@ -66,7 +66,7 @@ class Pool:
 
     def give_back(self, upstream: Upstream) -> None:
         """Take a connection that is ready for the next request."""
-        if len(self._idle) >= MOST_IDLE or self.wire.draining:
+        if not upstream.lie_idle() or len(self._idle) >= MOST_IDLE or self.wire.draining:
             upstream.close()
             return
         upstream.deadline = self.wire.deadlines.now + IDLE_LIFE  # then it is closed, and its descriptor free

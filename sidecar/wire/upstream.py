@@ -38,18 +38,20 @@ class Upstream(asyncio.Protocol):
     """One connection. `used` counts the requests it has carried."""
 
     __slots__ = (
-        "_blocked", "_closes_well", "_endless", "_ends", "_held", "_partial", "_paused", "_persistent", "_pool",
-        "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "deadline", "exchange", "used",
+        "_closes_well", "_endless", "_ends", "_fresh", "_held", "_partial", "_paused", "_persistent", "_pool",
+        "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "blocked", "deadline", "exchange",
+        "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._partial = b""
+        self._fresh = True  # made for somebody who has not taken it yet
         self._reader: BodyReader | None = None
         self._held: tuple[ResponseHead, bytes] | None = None
         self._paused = False  # reading, by a slow caller
-        self._blocked = False  # writing, by a slow upstream
+        self.blocked = False  # writing, by a slow upstream
         self._endless = False  # a response whose pieces may be far apart
         self._sent = False  # the request has been sent whole
         self._received = False  # a byte of this response has come
@@ -69,6 +71,10 @@ class Upstream(asyncio.Protocol):
         self.exchange = exchange
         self.used += 1
         self._received = False
+        if self._fresh:
+            self._fresh = False
+            if self._partial:
+                self._pool.wire.loop.call_soon(self._read_first_words)
         self._transport.write(request)
         if exchange.framing is framing.EMPTY:
             self._sent = True
@@ -131,6 +137,17 @@ class Upstream(asyncio.Protocol):
         self._pool.forget(self)
         self._transport.abort()
 
+    def lie_idle(self) -> bool:
+        """Wait for the next request; False where it must not come here, as bytes came that answer none."""
+        self._fresh = False
+        return not self._partial
+
+    def first_words(self) -> bytes:
+        """Return what came before anybody took the new connection: it belongs to the tunnel that it becomes."""
+        self._fresh = False
+        words, self._partial = self._partial, b""
+        return words
+
     def yield_transport(self) -> asyncio.Transport:
         """Return the connection itself, for a tunnel, which has no deadline."""
         self.deadline = NEVER
@@ -153,7 +170,10 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            self.close()  # bytes that answer no request: nobody may take what follows them for an answer
+            if self._fresh:
+                self._hear_first_words(data)
+            else:
+                self.close()  # bytes that answer no request: nobody may take what follows them for an answer
             return
         if self._held is not None:
             self._held = (self._held[0], self._held[1] + data)
@@ -184,13 +204,13 @@ class Upstream(asyncio.Protocol):
             self._lost(exc)
 
     def pause_writing(self) -> None:
-        self._blocked = True
+        self.blocked = True
         if self.exchange is not None:
             self.exchange.pause_request()
             self._be_patient()
 
     def resume_writing(self) -> None:
-        self._blocked = False
+        self.blocked = False
         if self.exchange is not None:
             if not (self._sent or self._streaming):
                 self.deadline = NEVER
@@ -206,6 +226,23 @@ class Upstream(asyncio.Protocol):
             exchange.upstream_lost(refusal, untouched=False)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _hear_first_words(self, data: bytes) -> None:
+        """Keep what comes as soon as the connection is there: a refusal of it, or the greeting of what CONNECT is for.
+
+        Nobody has used it before, so nobody else's answer can be among it.
+        """
+        self._partial += data
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _read_first_words(self) -> None:
+        words, self._partial = self._partial, b""
+        if self.exchange is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+            Upstream.data_received(self, words)
 
     def _read_last_words(self) -> None:
         """Read what came before a reset that our writing met first: an answer to a request that was not wanted whole.
@@ -289,7 +326,7 @@ class Upstream(asyncio.Protocol):
             self._stay_patient(head)
 
     def _stay_patient(self, head: ResponseHead) -> None:
-        if b"text/event-stream" in head.all(b"content-type")[:1]:
+        if any(map(_is_events, head.all(b"content-type")[:1])):
             self._endless = True  # events may be far apart; the caller's leaving ends it
             self.deadline = NEVER
         elif not self._paused:
@@ -318,7 +355,7 @@ class Upstream(asyncio.Protocol):
         self._streaming = False
         self._endless = False
         self.deadline = NEVER
-        if self._persistent and self._sent and not (surplus or self._blocked or self._transport.is_closing()):
+        if self._persistent and self._sent and not (surplus or self.blocked or self._transport.is_closing()):
             if self._paused:
                 self._paused = False
                 self._transport.resume_reading()
@@ -343,6 +380,11 @@ class Upstream(asyncio.Protocol):
             return
         refusal = Refusal("upstream_invalid", "The upstream closed the connection before its response was complete.")
         exchange.upstream_lost(refusal, untouched=self.used > 1 and not self._received)
+
+
+def _is_events(content_type: bytes) -> bool:
+    """Say whether it is that of server-sent events, with or without parameters (RFC 9110 section 8.3.1)."""
+    return content_type.partition(b";")[0].rstrip(b" \t").lower() == b"text/event-stream"
 
 
 def _closes_well(transport: asyncio.Transport) -> bool:

@@ -137,6 +137,7 @@ class Corridor:
         self._unmatched = unmatched
         self._more_routes = routes
         self._pools: list[Pool] = []
+        self.tunnels: tuple[Tunnel, ...] = ()
         self.tls = tls
         self._loop = uvloop.new_event_loop() if kind == "uvloop" else asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -241,7 +242,7 @@ class Corridor:
         settings = Settings(
             routes=self._routes(),
             sessions=(Cookie(SESSION_COOKIE), SessionHeader(SESSION_HEADER)),
-            tunnels=(Tunnel("127.0.0.1", self.upstream.port),),
+            tunnels=(Tunnel("127.0.0.1", self.upstream.port), *self.tunnels),
             unmatched=self._unmatched,
             limits=self._limits,
         )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import h11
 import pytest
 
 from sidecar.errors import Refusal
-from sidecar.settings import Limits
-from sidecar.wire.head import InvalidResponseError
+from sidecar.settings import KIB, Limits
+from sidecar.target import read_target
+from sidecar.wire.framing import request_framing, response_framing
+from sidecar.wire.head import InvalidResponseError, parse_request, parse_response
+from sidecar.wire.hearing import Hearing
 from tests.support.heads import request_head, response_head
 
 if TYPE_CHECKING:
@@ -127,3 +131,35 @@ def test_refusals_of_heads_have_their_names_and_close(head: bytes, name: str):
         request_head(head, Limits(target=16, header_count=3))
     assert caught.value.name == name
     assert caught.value.close
+
+
+LONG = b"x" * 50 * KIB
+LONG_ONES = {
+    "length": b"GET /x HTTP/1.1\r\nHost: a.b\r\nContent-Length:" + b" " * len(LONG) + b"@\r\n\r\n",
+    "name": b"GET /x HTTP/1.1\r\nHost: a.b\r\n" + LONG + b"@: y\r\n\r\n",
+    "value": b"GET /x HTTP/1.1\r\nHost: a.b\r\nX: " + LONG + b"@\r\n\r\n",
+    "origin": b"GET /" + LONG + b"@ HTTP/1.1\r\nHost: a.b\r\n\r\n",
+    "absolute": b"GET http://a.b/" + LONG + b"@ HTTP/1.1\r\nHost: a.b\r\n\r\n",
+    "reason": b"HTTP/1.1 200 " + LONG + b"@\r\n\r\n",
+    "response-length": b"HTTP/1.1 200 OK\r\nContent-Length:" + b" " * len(LONG) + b"@\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", LONG_ONES)
+def test_what_is_remembered_of_heads_is_short(case: str):
+    """[OV-07] Values by the bytes of what said them cost no memory to speak of, however long those are."""
+    limits, hearing = Limits(target=1024 * KIB), Hearing(frozenset([b"host"]), frozenset())
+    tracemalloc.start()
+    try:
+        for number in range(30):
+            raw = LONG_ONES[case].replace(b"@", b"%d" % (number + 10))
+            if raw.startswith(b"GET"):
+                head = parse_request(raw, limits, hearing)
+                read_target(head)
+                request_framing(head)
+            else:
+                response_framing(parse_response(raw, hearing), b"GET")
+        del raw
+        assert tracemalloc.get_traced_memory()[0] < 512 * KIB
+    finally:
+        tracemalloc.stop()

@@ -91,6 +91,17 @@ def test_chunked_body_that_grows_beyond_the_limit_breaks_off_at_the_upstream(tig
     assert all(not reread(stream).requests for stream in tight.streams())
 
 
+def test_caller_that_stays_after_413_does_not_keep_its_connection(tight: Corridor):
+    """[OV-02, SL-05] Also where the body's end came in the same piece as what was too much of it."""
+    tight.fresh()
+    with tight.client() as client:
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (LIMIT + 1, b"x" * (LIMIT + 1))
+        answer = client.send(_post(b"limited.internal", b"Transfer-Encoding: chunked") + body).answer()
+        assert answer is not None
+        assert answer.status == 413
+        assert tight.until(lambda: not tight.wire.downstreams, 4)
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_body_of_exactly_the_limit_passes(tight: Corridor, framing: str):
     """[OV-02] The limit itself is allowed."""

@@ -207,12 +207,16 @@ def test_upload_to_a_slow_upstream_leaves_memory_flat(both: dict[str, Corridor],
     assert corridor.faults == []
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_first_event_comes_at_once_and_silence_ends_no_event_stream(both: dict[str, Corridor], loop: LoopKind):
+@pytest.mark.parametrize(
+    ("loop", "kind"), [("asyncio", b"text/event-stream"), ("uvloop", b"Text/Event-Stream ; charset=UTF-8")]
+)
+def test_first_event_comes_at_once_and_silence_ends_no_event_stream(
+    both: dict[str, Corridor], loop: LoopKind, kind: bytes
+):
     """[SSE-01, SSE-02, PD-14] Each event is delivered as it comes, also after more than the idle timeout."""
     corridor = both[loop]
     corridor.fresh()
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % kind
     event = b"9\r\ndata: 1\n\n\r\n"
     corridor.do(lambda: corridor.upstream.play([head + event, Wait(1.5), event, b"0\r\n\r\n"]))
     with corridor.client() as client:
