@@ -1,8 +1,7 @@
 """The user sessions as the session API sees them: put after a sign-in, shown without tokens, deleted and revoked.
 
-Judges what the application hands over as strictly as an authorization server's own answer (RFC 6749 section 5.1).
-Renews nothing: that is `renewal`. The id of a session is stored nowhere; who lists sessions sees a part of its hash.
-Lifetimes are in `session_record`.
+Judges nothing of what the application hands over (`handed_over`) and renews nothing (`renewal`). The id of a session is
+stored nowhere; who lists sessions sees a part of its hash. Lifetimes are in `session_record`.
 """
 
 from __future__ import annotations
@@ -11,22 +10,19 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import orjson
-
 from sidecar.callers import session_id as session_ids
+from sidecar.credentials import handed_over
 from sidecar.credentials.entry import Peak
 from sidecar.credentials.records import SESSIONS, Loaded, Records
 from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, SessionRecord, signed_in
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
-from sidecar.model import Granted, Invalid
-from sidecar.oauth.token_response import judge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sidecar.credentials.memory import Memory
     from sidecar.credentials.registry import Registry
-    from sidecar.model import Identity
+    from sidecar.model import Granted, Identity
 
 SHOWN = 12
 """Characters of a session's identifier that are shown."""
@@ -34,20 +30,6 @@ TOUCH_EVERY = 600.0
 """Seconds by which the stored time of last use may lag behind."""
 REVOCATION_TIME = 5.0
 ATTEMPTS = 6
-_INSTEAD = {
-    "token_type": 'token_type is to be "Bearer"',
-    "access_token": "access_token is to be the token, without a blank or another character that a header cannot carry",
-    "refresh_token": "refresh_token is to be a string of visible ASCII characters",
-    "id_token": "id_token is to be a string of visible ASCII characters",
-    "expires_in": "expires_in is to be a number of seconds",
-    "expired_on_arrival": "expires_in says that the access token has expired",
-    "scope": "scope is to be names with a blank between them, without quotation marks or backslashes",
-    "audience": "audience is to be a string",
-    "resource": "resource is to be a string or a list of strings",
-    "error": "it is the error response of a token endpoint",
-    "too_large": "it is larger than any token endpoint's",
-}
-"""What a token response should say in a member that is at fault."""
 T = TypeVar("T")
 
 
@@ -103,13 +85,15 @@ class Sessions:
         8707) may say what its access token is for. `Refusal` (bad_request) where it is no good.
         """
         home = self._home(provider)
-        granted = _judge(response, self._clock())
-        audience, resources = _audience(response), _resources(response)
+        granted = handed_over.judged(response, self._clock())
+        audience, resources = handed_over.audience(response), handed_over.resources(response)
         name = await self.name(session_id)
 
         def join(record: SessionRecord | None, now: float) -> SessionRecord:
             alive = record if record and now < record.ends_at else SessionRecord(now, now)
             before = alive.chains.get(provider)
+            if before and before.identity:  # the subject was that identity's: whose the new tokens are is not known
+                alive = replace(alive, subject=None)
             born = max(int(now * 1000), before.born + 1 if before else 1)
             alive = replace(alive, idle=self.life.idle, absolute=self.life.absolute)
             return alive.with_chain(provider, signed_in(home, born, granted, audience, resources), now)
@@ -255,37 +239,6 @@ async def asked(answer: Awaitable[T]) -> T:
         return await answer
     except (StoreUnavailableError, StoreBrokenError):
         raise Refusal("store_unavailable", retry_after=1) from None
-
-
-def _judge(response: Mapping[str, object], now: float) -> Granted:
-    try:
-        body = orjson.dumps(dict(response))
-    except TypeError:
-        raise Refusal("bad_request", "The token response is not a JSON object.") from None
-    outcome = judge(200, {}, body, requested_at=now, asked=frozenset(), now=now)
-    if isinstance(outcome, Granted):
-        return outcome
-    reason = outcome.reason if isinstance(outcome, Invalid) else "error"
-    raise _no_good(reason)
-
-
-def _no_good(reason: str) -> Refusal:
-    return Refusal("bad_request", f"The token response is no good: {_INSTEAD.get(reason, reason)}.")
-
-
-def _audience(response: Mapping[str, object]) -> str:
-    audience = response.get("audience", "")
-    if not isinstance(audience, str):
-        raise _no_good("audience")
-    return audience
-
-
-def _resources(response: Mapping[str, object]) -> tuple[str, ...]:
-    named = response.get("resource", [])
-    resources = [named] if isinstance(named, str) else named
-    if not isinstance(resources, list) or not all(isinstance(resource, str) for resource in resources):
-        raise _no_good("resource")
-    return tuple(resources)
 
 
 def _info(name: str, record: SessionRecord, now: float) -> SessionInfo:

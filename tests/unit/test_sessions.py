@@ -10,12 +10,11 @@ import pytest
 from sidecar.credentials import session_record
 from sidecar.credentials.sessions import TOUCH_EVERY
 from sidecar.errors import Refusal
+from sidecar.model import Granted, Identity, Secret, Token
 from tests.support.credentials import OTHER_ROUTE, USER, Bench, Clock, keyed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from sidecar.model import Secret
 
 DAY = 86_400
 
@@ -49,6 +48,19 @@ async def test_put_session_is_shown_without_its_tokens(bench: Bench) -> None:
     assert all(text not in repr(info) for text in ("alice", "access.", "refresh."))
     assert await bench.broker.sessions.all() == [info]
     assert await bench.broker.sessions.info("bob") is None
+
+
+async def test_put_over_a_sign_in_of_the_sidecars_own_leaves_nobodys_name_on_it(bench: Bench) -> None:
+    """The application may have handed over another user's tokens: it alone knows whose they are."""
+    token = Token(Secret("an-access-token"), bench.clock(), bench.clock() + 3600, frozenset({"read"}))
+    sessions = bench.broker.sessions
+    name = await sessions.name("a-session")
+    await sessions.open(name, "idp", Granted(token, Secret("rt"), None), Identity("https://idp.test", "alice", "s1"))
+    before, _ = await sessions.info("a-session"), await bench.sign_in("a-session")
+    after = await sessions.info("a-session")
+    assert before is not None
+    assert after is not None
+    assert (before.subject, after.subject) == ("alice", None)
 
 
 @pytest.mark.parametrize(
