@@ -70,9 +70,8 @@ class Writer:
         for attempt in range(WRITES):
             now = self._kit.clock()
             record = over.record or SessionRecord(now, now)
-            if await self._kit.records.save(
-                trip.name, record.with_chain(trip.provider, chain, now), over, now, attempt
-            ):
+            record = record.with_chain(trip.provider, chain, self._used_at(trip, now))
+            if await self._kit.records.save(trip.name, record, over, now, attempt):
                 whole = chain if self._kit.local else None
                 peak = Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=whole)
                 self._kit.memory.climb(trip.name, sight.mark, peak)
@@ -83,6 +82,13 @@ class Writer:
             if await self._overtaken(trip, sight, over, chain):
                 return False
         raise StoreUnavailableError("too many others write this record")
+
+    def _used_at(self, trip: Trip, now: float) -> float:
+        """Return when the session was last used: now, unless nobody asked for the renewal."""
+        if trip.ahead is None:
+            return now
+        entry = self._kit.memory.known(trip.name)
+        return entry.used_at if entry else 0.0
 
     async def _overtaken(self, trip: Trip, sight: Sight, over: Loaded, ours: Chain) -> bool:
         """Say whether the chain that was spent is no longer the session's; if the session is gone, revoke ours."""

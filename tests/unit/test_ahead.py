@@ -76,6 +76,19 @@ async def test_session_that_nobody_uses_is_not_renewed_again(garden: Garden) -> 
     assert garden.server.calls == 1
 
 
+async def test_renewal_that_nobody_waits_for_is_no_use_of_the_session(garden: Garden) -> None:
+    """Its idle lifetime runs from the last request."""
+    await garden.used("alice")
+    garden.clock.now += 60
+    await garden.token(USER, "alice")
+    last_request = garden.clock()
+    await garden.tend(2200)
+    assert garden.server.calls == 1
+    info = await garden.broker.sessions.info("alice")
+    assert info is not None
+    assert (info.providers[0].generation, info.last_used) == (2, last_request)
+
+
 async def test_session_in_use_is_renewed_again_and_again(garden: Garden) -> None:
     """[RF-10] One renewal per life of a token, and no request ever waits."""
     await garden.used("alice")
