@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sidecar.credentials.session_record import Chain, Order
     from sidecar.model import Secret, TokenKey
 
@@ -80,7 +82,10 @@ class Mark(NamedTuple):
 class Entry:
     """What is at hand of one record. `birth` is a number that no other entry of the process has."""
 
-    __slots__ = ("birth", "credentials", "ends_at", "enqueued_at", "epoch", "last_used", "peaks", "sure", "used_before")
+    __slots__ = (
+        "birth", "credentials", "ends_at", "enqueued_at", "epoch", "last_used", "peaks", "sure", "used_before",
+        "version",
+    )  # fmt: skip
 
     def __init__(self, birth: int) -> None:
         self.birth = birth
@@ -92,6 +97,7 @@ class Entry:
         self.used_before = 0.0  # the last use of credentials that are no longer here
         self.enqueued_at = 0.0
         self.ends_at = NEVER
+        self.version = 0  # the highest one of the record that was read
 
     @property
     def mark(self) -> Mark:
@@ -125,6 +131,16 @@ class Entry:
         before = self.peak(peak.provider)
         if before is None or peak.order >= before.order:
             self.peaks = (*(other for other in self.peaks if other.provider != peak.provider), peak)
+
+    def read(self, version: int, born: Mapping[str, int]) -> None:
+        """Take note of a version of the record, and of its sign-ins by provider.
+
+        One that the store made later than what was read before has replaced the other sign-ins, whatever the clocks
+        said of either.
+        """
+        if version > self.version:
+            self.version = version
+            self.peaks = tuple(peak for peak in self.peaks if born.get(peak.provider) == peak.order[0])
 
     def disown(self) -> None:
         """Take note that another process may have spent the refresh tokens."""

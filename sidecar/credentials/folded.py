@@ -17,7 +17,8 @@ from sidecar.model import Secret, TokenKey
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_HEAD = struct.Struct("<QQddddHHHB")  # birth, epoch, last use stored, last use, end, ahead, counts, id's length, flags
+_HEAD = struct.Struct("<QQddddQHHHB")
+# birth, epoch, last use stored, last use, end, ahead, version, counts, id's length, flags
 _CREDENTIAL = struct.Struct("<IQQddddddIB")  # fingerprint, order, six times, token's length, flags
 _PEAK = struct.Struct("<IQQIB")  # provider, order, token's length, flags
 _LAST_USED, _LAST_USED_AT = struct.Struct("<d"), 16
@@ -74,10 +75,9 @@ def fold(entry: Entry, hot: Mapping[TokenKey, Credential], words: Words) -> byte
         tighten(peak.refresh_token.reveal().encode(*_TEXT)) if peak.refresh_token else b"" for peak in entry.peaks
     ]
     ahead = min((one.ahead_at for one in entry.credentials if one.used_at), default=NEVER)
+    times = entry.last_used, entry.used_at, entry.ends_at, ahead
     counts = len(tokens), len(secrets), len(name)
-    head = _HEAD.pack(
-        entry.birth, entry.epoch, entry.last_used, entry.used_at, entry.ends_at, ahead, *counts, _SURE * entry.sure
-    )
+    head = _HEAD.pack(entry.birth, entry.epoch, *times, entry.version, *counts, _SURE * entry.sure)
     return b"".join(
         (
             head,
@@ -109,9 +109,11 @@ def _peak(peak: Peak, word: int, length: int) -> bytes:
 
 def unfold(folded: bytes, words: Words, key: TokenKey | None = None) -> tuple[Entry, list[Credential]]:
     """Return the entry, and those of its credentials that were hot. `key` is one of theirs, where the caller has it."""
-    birth, epoch, last_used, used_at, ends_at, _, credentials, peaks, length, flags = _HEAD.unpack_from(folded)
+    birth, epoch, last_used, used_at, ends_at, _, version, *counts, flags = _HEAD.unpack_from(folded)
+    credentials, peaks, length = counts
     entry = Entry(birth)
     entry.epoch, entry.last_used, entry.used_before, entry.ends_at = epoch, last_used, used_at, ends_at
+    entry.version = version
     entry.enqueued_at, entry.sure = used_at, bool(flags & _SURE)
     rows = [_CREDENTIAL.unpack_from(folded, _HEAD.size + row * _CREDENTIAL.size) for row in range(credentials)]
     begun = _HEAD.size + credentials * _CREDENTIAL.size
@@ -170,6 +172,6 @@ def stored_use(folded: bytes, last_used: float) -> bytes:
 
 def glances(folded: bytes) -> Iterator[Glance]:
     """Return what can be told of the credentials."""
-    for row in range(_HEAD.unpack_from(folded)[6]):
+    for row in range(_HEAD.unpack_from(folded)[7]):
         found = _CREDENTIAL.unpack_from(folded, _HEAD.size + row * _CREDENTIAL.size)
         yield Glance(bool(found[10] & _HOT), found[4], found[6])

@@ -140,7 +140,8 @@ class Outages:
                 return
             if theirs.order == kept.chain.order and theirs.refresh_token == kept.chain.refresh_token:
                 return  # it had been written, and the answer was lost
-            if theirs.order > kept.base.order and theirs.order >= kept.chain.order:
+            newer = theirs.order > kept.base.order and theirs.order >= kept.chain.order
+            if newer or theirs.born != kept.base.born:
                 self._kit.counts.lost_races += 1
                 self._kit.memory.forget_peak(trip.name, trip.provider)
                 return

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sidecar.credentials.hurry import Hurry
 from sidecar.credentials.lifecycle import Plan, Verdict, dead_at, settle
 from sidecar.credentials.session_record import Chain, SessionRecord, renewed, rotated, serves
-from sidecar.credentials.sight import REST, Kit, Reader, Sight, Trip, live_chain
+from sidecar.credentials.sight import REST, Kit, Reader, Sight, Trip, live_chain, replaced
 from sidecar.credentials.writer import STORE_FAULTS, Writer
 from sidecar.errors import Refusal, StoreUnavailableError
 from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome, Unavailable
@@ -241,7 +241,7 @@ class Renewals:
         chain = live_chain(trip, loaded, self._kit.clock())
         if loaded.record is None or chain is None:
             raise self._nobody(trip, loaded)
-        if sight.chain is None or chain.order > sight.chain.order:
+        if sight.chain is None or chain.order > sight.chain.order or replaced(trip, sight, chain):
             self._kit.counts.lost_races += 1
         elif await self._erase(trip, loaded, loaded.record.without(trip.provider)):
             self._kit.memory.drop(trip.name)

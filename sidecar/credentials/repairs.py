@@ -18,7 +18,7 @@ from sidecar.credentials.sight import live_chain
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from sidecar.credentials.session_record import Chain, SessionRecord
+    from sidecar.credentials.session_record import Chain
     from sidecar.credentials.sight import Kit, Trip
 
 KEPT, MOST = 60.0, 1000
@@ -37,9 +37,9 @@ class Stored(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The latest sign-in of a session that was ended, and when."""
+    """The version of a session's record that was deleted, and when."""
 
-    born: int
+    version: int
     at: float
 
 
@@ -62,11 +62,11 @@ class Repairs:
         self._stored[trip.name] = Stored(chains, self._kit.clock())
         _tidy(self._stored, self._kit.clock())
 
-    def ended(self, name: str, record: SessionRecord) -> None:
-        """Take note that a session was deleted."""
+    def ended(self, name: str, version: int) -> None:
+        """Take note that a session was deleted, and which version of its record."""
         self._stored.pop(name, None)
         self._ended.pop(name, None)
-        self._ended[name] = Ended(max(chain.born for chain in record.chains.values()), self._kit.clock())
+        self._ended[name] = Ended(version, self._kit.clock())
         _tidy(self._ended, self._kit.clock())
 
     def changed(self, name: str) -> None:
@@ -101,7 +101,7 @@ class Repairs:
         for attempt in range(ATTEMPTS):
             over = await records.load(trip.name)
             theirs = live_chain(trip, over, now)
-            if over.record is None or theirs is None or theirs.order >= chain.order:
+            if over.record is None or theirs is None or theirs.born != chain.born or theirs.order >= chain.order:
                 return
             # Nobody has used the session for that: its time of last use stays.
             record = over.record.with_chain(trip.provider, chain, over.record.last_used)
@@ -111,7 +111,7 @@ class Repairs:
 
     async def _end_again(self, name: str, ended: Ended) -> None:
         over = await self._kit.records.load(name)
-        if over.record is None or any(chain.born > ended.born for chain in over.record.chains.values()):
+        if over.version is None or over.version > ended.version:
             return
         if self._ended.get(name) is ended and await self._kit.records.delete(name, over):
             self._repaired(name)

@@ -75,7 +75,7 @@ class Sessions:
         self._clock = clock
         self._local = local
         self._revocations: set[asyncio.Task[None]] = set()
-        self.ended: Callable[[str, SessionRecord], None] = lambda _name, _record: None
+        self.ended: Callable[[str, int], None] = lambda _name, _version: None
         self.life = Life()
 
     async def put(self, session_id: str, provider: str, response: Mapping[str, object]) -> SessionInfo:
@@ -191,7 +191,6 @@ class Sessions:
         deleted, record = await self._erase(name)
         self._memory.bury(name, self._clock())  # whoever read it before the deletion adopts nothing
         if record is not None and record.chains:
-            self.ended(name, record)
             revocation = asyncio.get_running_loop().create_task(self._revoke(record))
             self._revocations.add(revocation)
             revocation.add_done_callback(self._revocations.discard)
@@ -212,6 +211,7 @@ class Sessions:
             if over.version is None:
                 break
             if await asked(self._records.delete(name, over)):
+                self.ended(name, over.version)
                 return True, over.record
         return await asked(self._records.delete(name)), over.record
 

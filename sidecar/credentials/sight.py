@@ -103,6 +103,8 @@ class Reader:
             mark.birth
         )  # forgotten meanwhile: nothing will be kept
         chain = live_chain(trip, loaded, self._kit.clock())
+        if loaded.record is not None and loaded.version is not None:
+            entry.read(loaded.version, {provider: one.born for provider, one in loaded.record.chains.items()})
         if loaded.record is not None and chain is not None:
             chain = self._newest(trip, entry, chain)
             self._climb(trip, entry, chain)
@@ -193,6 +195,12 @@ def _due(trip: Trip, chain: Chain | None, bought: Bought | None) -> bool:
 def live_chain(trip: Trip, loaded: Loaded, now: float) -> Chain | None:
     """Return the trip's chain in what was loaded, while the session lives."""
     return loaded.record.chain(trip.provider, trip.bound.home, now) if loaded.record else None
+
+
+def replaced(trip: Trip, sight: Sight, theirs: Chain) -> bool:
+    """Say whether the store's chain is of a sign-in since what was read; their clocks may tell them the other way."""
+    read = sight.loaded.record.chains.get(trip.provider) if sight.loaded.record else None
+    return all(known is None or known.born != theirs.born for known in (sight.chain, read))
 
 
 def rest_a_while(credential: Credential, now: float, seconds: float = REST) -> None:

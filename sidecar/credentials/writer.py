@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from sidecar.credentials.entry import Peak
 from sidecar.credentials.repairs import Repairs
 from sidecar.credentials.session_record import Chain, SessionRecord
-from sidecar.credentials.sight import APP_PATIENCE, Kit, Sight, Trip, live_chain
+from sidecar.credentials.sight import APP_PATIENCE, Kit, Sight, Trip, live_chain, replaced
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class Writer:
         if not trip.bound.for_user:
             return over.record is not None
         theirs = live_chain(trip, over, self._kit.clock())
-        if theirs is not None and sight.chain is not None and theirs.order <= sight.chain.order:
+        newer = theirs is None or sight.chain is None or theirs.order > sight.chain.order
+        if theirs is not None and not newer and not replaced(trip, sight, theirs):
             return False
         self._kit.counts.discarded += 1
         if theirs is not None:

@@ -287,6 +287,40 @@ async def test_sign_in_during_a_renewal_wins(pair: Pair, signing_in: str) -> Non
     assert pair.server.revoked == []
 
 
+async def behind(pair: Pair, seconds: float = 1800) -> None:
+    """Let bob be signed in at the first instance in place of alice, by a clock that is behind the one of her sign-in."""
+    pair.clock.now -= seconds
+    await pair.one.sessions.delete("alice")
+    await pair.one.sessions.put("alice", "idp", pair.server.sign_in("bob"))
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["word came", "it was lost"])
+async def test_sign_in_by_a_clock_that_is_behind_is_the_newer_one_all_the_same(pair: Pair, heard: bool) -> None:
+    """[ID-08] [ST-10] Another user in a session of the same id is never served with the former one's token."""
+    await pair.sign_in("alice")
+    await pair.at(pair.two)
+    pair.views[1].deaf = not heard
+    await behind(pair)
+    pair.views[1].heard("")
+    for spec in (USER, OTHER_ROUTE):
+        assert (await pair.at(pair.two, spec)).startswith("access.bob.")
+    assert pair.two.counts.generation_regressions == 0
+
+
+@pytest.mark.parametrize("refused_then", [True, False], ids=["refused", "granted"])
+async def test_renewal_in_flight_leaves_a_sign_in_by_a_clock_behind_alone(pair: Pair, refused_then: bool) -> None:
+    """[ID-08] [ST-10] What comes back belongs to the session before: it neither replaces nor ends the new one."""
+    await pair.sign_in("alice", expires_in=1)
+    waiting = await in_flight(pair, pair.two)
+    if refused_then:
+        pair.server.script.append(GrantRefused())
+    await behind(pair)
+    pair.server.gate.set()
+    assert (await asyncio.wait_for(waiting, 5)).startswith("access.bob.")
+    for broker in (pair.one, pair.two):
+        assert (await pair.at(broker)).startswith("access.bob.")
+
+
 @pytest.mark.parametrize("signing_in", ["one", "two"])
 async def test_refusal_of_what_a_sign_in_has_replaced_is_not_held_against_it(pair: Pair, signing_in: str) -> None:
     """[ID-03] A provider that wants the user back gets him while its answer is on the way: who waits is served too."""

@@ -204,6 +204,20 @@ async def test_session_signed_in_anew_meanwhile_is_not_overwritten(local: Local)
     assert await local.at(local.two) == "access.alice.sign-in.3"
 
 
+async def test_session_signed_in_meanwhile_by_a_clock_that_is_behind_is_not_overwritten(local: Local) -> None:
+    """[ST-10] Another sign-in is another one, whatever its time."""
+    await local.expired()
+    await local.at(local.one)
+    local.views[1].away = set()
+    local.views[1].deaf = local.views[0].deaf = True
+    local.clock.now -= 1800
+    await local.two.sessions.delete("alice")
+    await local.two.sessions.put("alice", "idp", local.server.sign_in("bob"))
+    await local.back()
+    assert await local.at(local.one) == "access.bob.sign-in.3"
+    assert await local.at(local.two) == "access.bob.sign-in.3"
+
+
 async def test_store_that_goes_away_in_the_midst_of_a_renewal_costs_nobody_anything(local: Local) -> None:
     """The caller gets the new token; its refresh token is stored later."""
     await local.sign_in("alice", expires_in=100)

@@ -77,6 +77,7 @@ def test_folded_entry_comes_back_as_it_was() -> None:
     """All of it, with two routes and two providers."""
     entry = Entry(7)
     entry.epoch, entry.sure, entry.last_used, entry.ends_at = 12, False, 1.5, 3e9
+    entry.version = 1_800_000_000_000_000
     keys = [TokenKey(fingerprint, "session-id") for fingerprint in ("one", "two")]
     for number, key in enumerate(keys):
         one = Credential(
@@ -89,6 +90,7 @@ def test_folded_entry_comes_back_as_it_was() -> None:
     back, hot = unfold(fold(entry, {keys[1]: entry.credentials[1]}, words), words)
     assert [credential.key for credential in hot] == [keys[1]]
     assert (back.mark, back.sure, back.last_used, back.ends_at) == (entry.mark, False, 1.5, 3e9)
+    assert back.version == entry.version
     assert (back.used_at, back.peaks) == (4.0, entry.peaks)
     for before, after in zip(entry.credentials, back.credentials, strict=True):
         assert all(getattr(before, name) == getattr(after, name) for name in Credential.__slots__)
