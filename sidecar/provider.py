@@ -140,12 +140,15 @@ class AuthorizationServer:
         return not isinstance(reply, Unavailable | Invalid) and reply.status == 200  # noqa: PLR2004 - section 2.2
 
     async def push(self, form: Form) -> str | Unavailable | ClientRefused | Invalid:
-        """Push an authorization request (RFC 9126); return its `request_uri`, or what came instead."""
+        """Push an authorization request (RFC 9126); return its `request_uri`, or what came instead.
+
+        Anybody may begin a sign-in, so it is not urgent.
+        """
         until = self._pacer.provider_hold(now := self._clock())
         if until is not None:
             return Unavailable("backing_off", until - now)
         try:
-            async with asyncio.timeout_at(self._deadline()), self._gate.turn():
+            async with asyncio.timeout_at(self._deadline()), self._gate.turn(Urgency(urgent=False)):
                 return await self._push(form)
         except TimeoutError:
             return Unavailable("timeout")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sidecar.errors import Refusal
+from sidecar.gate import Urgency
 from sidecar.login import cookies, flow
 from sidecar.login.answers import cookies_of, page_of, redirect
 from sidecar.login.flow import CALLBACK, SignInError
@@ -113,7 +114,10 @@ class SigningIn:
         raise SignInError("state", "not_begun_here")
 
     async def _complete(self, pending: Pending, parameters: dict[str, str]) -> str:
-        """Judge the answer, exchange the code, see who it is, store the session; return its new id."""
+        """Judge the answer, exchange the code, see who it is, store the session; return its new id.
+
+        Anybody can come with a made-up code. So it is not urgent, and what users wait for who are signed in goes first.
+        """
         party = self._state.party(pending.provider)
         metadata = await _metadata(party)
         if metadata.issuer != pending.issuer:
@@ -126,7 +130,8 @@ class SigningIn:
         if not await self._state.sign_ins.once("state", pending.state, until):
             raise SignInError("state", "replayed")
         form = authorization.token_request(pending, code, self._redirect_uri)
-        granted = flow.granted(await party.server.token(form, asked=frozenset(self._login.scopes)))
+        asked = frozenset(self._login.scopes)
+        granted = flow.granted(await party.server.token(form, asked=asked, urgency=Urgency(urgent=False)))
         return await self._opened(party, metadata, granted, pending)
 
     async def _opened(self, party: Party, metadata: Metadata, granted: Granted, pending: Pending) -> str:

@@ -237,6 +237,23 @@ async def test_same_callback_twice_at_once_signs_in_once(running: SignIn, browse
     assert exchanges(running) == 1
 
 
+async def test_sign_ins_get_no_more_than_half_of_what_a_provider_may_be_asked(tmp_path: Path) -> None:
+    """Anybody can begin them and make up codes; those who are signed in need the rest for their renewals."""
+    async with (
+        signing_in(tmp_path, provider=", limit: {at_once: 2}") as running,
+        running.browser() as one, running.browser() as two, running.browser() as three,
+    ):  # fmt: skip
+        begun = [(browser, query_of(await browser.begin())["state"]) for browser in (one, two, three)]
+        running.server.faults.change(slow=0.3)
+        forged = {"iss": running.server.issuer, "code": "forged"}
+        await asyncio.gather(
+            *(browser.get("/oauth2/callback", params={**forged, "state": state}) for browser, state in begun)
+        )
+        first, second, third = (asked.time for asked in running.server.token_requests(grant_type="authorization_code"))
+        assert second - first > 0.25
+        assert third - second > 0.25
+
+
 async def test_callback_in_another_browser_is_refused(running: SignIn, browser: Browser) -> None:
     """[ID-12] A victim who is given the attacker's callback is not signed in as the attacker."""
     callback = await browser.choose(await browser.begin(), "bob")
