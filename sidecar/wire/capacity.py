@@ -22,6 +22,7 @@ LEAST_RESERVE = 32
 LEAST_CONNECTIONS = 8
 UNSENT = 128 * 1024  # bytes: as much as one read brings, so that a fast receiver never waits for us
 _SO_BUF_LOCK, _RECEIVE_BUFFER = 72, 2  # <asm-generic/socket.h>, <linux/net.h>; Linux 5.14
+PROBE_AFTER, PROBE_EVERY, PROBES = 60, 15, 4  # seconds of silence, seconds, times
 CGROUP_SHARE = 0.9  # of what the container may use
 _STATM = Path("/proc/self/statm")
 _CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -42,6 +43,20 @@ def bound_unsent(sock: socket.socket) -> None:
     """
     if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+
+def notice_loss(sock: socket.socket) -> None:
+    """Let the kernel ask a peer that is silent whether it is still there; a listening socket hands that on.
+
+    A tunnel and a stream of events have no deadline: one whose peer has gone without a word (a machine that was
+    switched off, a translator of addresses that has forgotten it) would stay for ever.
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", PROBE_AFTER), ("TCP_KEEPINTVL", PROBE_EVERY), ("TCP_KEEPCNT", PROBES)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def hold_window(sock: socket.socket) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.errors import Refusal
 from sidecar.wire import destinations, race
-from sidecar.wire.capacity import bound_unsent, hold_window
+from sidecar.wire.capacity import bound_unsent, hold_window, notice_loss
 from sidecar.wire.names import Found, Names
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Dialler:
                 sock = await race.connect(await self._addresses(origin, named), origin.port)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 bound_unsent(sock)
+                notice_loss(sock)
                 hold_window(sock)
                 return await self._protocol(factory, sock, origin, tls)
         except TimeoutError:

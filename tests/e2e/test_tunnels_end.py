@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +12,9 @@ from sidecar.credentials import broker
 from tests.support.program import Whole, head, until, whole
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.recording_upstream import Seen, Step
 
+CONNECTIONS = Path("/proc/net/tcp")
 PROFILES = "http://profiles.internal/me"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
@@ -94,6 +94,28 @@ async def test_tunnel_outlives_the_token_that_opened_it(tmp_path: Path):
             while b"still here" not in b"".join(run.upstream.streams()):  # noqa: ASYNC110 - another side to look at
                 await asyncio.sleep(0.01)
         assert len(run.server.token_requests()) == before
+        tunnel.writer.close()  # type: ignore[attr-defined]
+
+
+async def test_peers_of_a_silent_tunnel_are_asked_whether_they_are_still_there(tmp_path: Path):
+    """[WS-05] A tunnel has no deadline, so the kernel probes both of its connections (TCP keep-alive)."""
+    if not CONNECTIONS.exists():  # noqa: ASYNC240 - a look at /proc
+        pytest.skip("only Linux says which timer a connection has")
+    async with whole(tmp_path) as run:
+        run.upstream.default = switching
+        await run.sign_in("ann", "session-of-ann-0123456789")
+        tunnel = await opened(run, "session-of-ann-0123456789")
+
+        def probed(near: int | None, far: int | None) -> bool:
+            for row in CONNECTIONS.read_text("ascii").splitlines()[1:]:
+                _, local, remote, state, _, timer, *_ = row.split()
+                ours = near in (None, int(local[9:], 16)) and far in (None, int(remote[9:], 16))
+                if ours and state == "01" and timer.startswith("02:"):  # established; the timer of keep-alive
+                    return True
+            return False
+
+        await until(lambda: probed(run.program.proxy_port, None))
+        await until(lambda: probed(None, run.upstream.port))
         tunnel.writer.close()  # type: ignore[attr-defined]
 
 
