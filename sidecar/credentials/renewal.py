@@ -199,8 +199,7 @@ class Renewals:
         if verdict is Verdict.FORGET and trip.bound.for_user:
             await self._forget(trip, sight)
             return None
-        entry = self._kit.memory.known(trip.name)
-        if isinstance(outcome, ClientRefused) and (entry is None or entry.mark != sight.mark):
+        if isinstance(outcome, ClientRefused) and self._reader.outdated(trip, sight):
             return None  # signed in anew meanwhile, perhaps: the refusal was not for what the session has now
         raise _refusal(outcome, trip)
 

@@ -97,6 +97,17 @@ class Reader:
 
     async def look(self, trip: Trip) -> Sight:
         """Read and plan. An application's record is taken for missing where the store is away."""
+        sight = await self._look(trip)
+        if sight.plan is Plan.NEED_LOGIN and self.outdated(trip, sight):
+            return await self._look(trip)  # signed in while the answer was on its way, perhaps
+        return sight
+
+    def outdated(self, trip: Trip, sight: Sight) -> bool:
+        """Say whether the record may have changed since it was read."""
+        entry = self._kit.memory.known(trip.name)
+        return entry is None or entry.mark != sight.mark
+
+    async def _look(self, trip: Trip) -> Sight:
         mark = self._kit.memory.entry(trip.name, self._kit.clock()).mark
         loaded = await self._load(trip)
         entry = self._kit.memory.marked(trip.name, mark) or Entry(

@@ -287,6 +287,27 @@ async def test_sign_in_during_a_renewal_wins(pair: Pair, signing_in: str) -> Non
     assert pair.server.revoked == []
 
 
+@pytest.mark.parametrize("before", ["never signed in", "signed out"])
+async def test_sign_in_while_nothing_is_found_is_served_at_once(pair: Pair, before: str) -> None:
+    """[ID-03] Word of it may come before the store's older answer: that is not remembered then."""
+    view = pair.views[1]
+    if before == "signed out":
+        await pair.sign_in("alice")
+        await pair.at(pair.two)
+        await pair.one.sessions.delete("alice")
+    await pair.two._records.name("alice")
+    found = view.get
+
+    async def get(key: str) -> Record | None:
+        view.get = found  # type: ignore[method-assign]
+        record = await found(key)
+        await pair.sign_in("alice")
+        return record
+
+    view.get = get  # type: ignore[method-assign]
+    assert (await pair.at(pair.two)).startswith("access.alice.sign-in")
+
+
 async def behind(pair: Pair, seconds: float = 1800) -> None:
     """Let bob be signed in at the first instance in place of alice, by a clock that is behind the one of her sign-in."""
     pair.clock.now -= seconds
