@@ -123,7 +123,7 @@ def main() -> None:
         asked: list[Any] = json.loads(line)
         if not warm:
             warm = True
-            _warm_up(asked[0][-1])
+            _warm_up(asked[0][asked[0].index("-c") + 1])
             gc.freeze()
         if pid := os.fork():
             print(pid, flush=True)
