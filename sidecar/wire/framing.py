@@ -76,6 +76,11 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     return EMPTY if status == 304 or method == b"HEAD" else explicit  # noqa: PLR2004
 
 
+def announces_body(headers: Headers) -> bool:
+    """Say whether the response, which has no body by the rules, tells of one: some upstreams send it all the same."""
+    return bool(headers.memo.get(_TRANSFER_ENCODING)) or any(_counted(line)[0] is not EMPTY for line in headers.lengths)
+
+
 def _codings(headers: Headers) -> list[bytes]:
     """Return the values of Transfer-Encoding, whose lines speak: equal ones are looked at once."""
     codings = headers.memo[_TRANSFER_ENCODING] = headers.all(_TRANSFER_ENCODING)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sidecar.wire.dial import Dialler
 
 IDLE_LIFE = 30.0  # seconds
+DOUBT = 1.0
+"""Seconds for which a connection is kept from others where a body may come that there should not be."""
+MOST_DOUBTED = 64  # connections
 MOST_IDLE = 256  # connections kept per upstream
 
 
@@ -26,7 +29,7 @@ class Pool:
     `named`: the configuration names the origin (see `Dialler.dial`).
     """
 
-    __slots__ = ("_connect_timeout", "_dialler", "_idle", "_named", "_origin", "_tls", "wire")
+    __slots__ = ("_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_origin", "_tls", "wire")
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Pool:
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._idle: list[Upstream] = []
+        self._doubted = 0
 
     def take(self) -> Upstream | None:
         """Return the idle connection that was used last: it is the likeliest to be alive."""
@@ -71,6 +75,18 @@ class Pool:
             return
         upstream.deadline = self.wire.deadlines.now + IDLE_LIFE  # then it is closed, and its descriptor free
         self._idle.append(upstream)
+
+    def give_back_later(self, upstream: Upstream) -> None:
+        """Take a connection whose response announced a body that it may not have: if it comes, it is not an answer."""
+        if self._doubted >= MOST_DOUBTED:
+            upstream.close()
+            return
+        self._doubted += 1
+        self.wire.loop.call_later(DOUBT, self._doubted_enough, upstream)
+
+    def _doubted_enough(self, upstream: Upstream) -> None:
+        self._doubted -= 1
+        self.give_back(upstream)
 
     def forget(self, upstream: Upstream) -> None:
         """A connection has ended, or is about to: nobody may take it."""

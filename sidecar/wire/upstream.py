@@ -38,9 +38,9 @@ class Upstream(asyncio.Protocol):
     """One connection. `used` counts the requests it has carried."""
 
     __slots__ = (
-        "_closes_well", "_endless", "_ends", "_fresh", "_held", "_partial", "_paused", "_persistent", "_pool",
-        "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "blocked", "deadline", "exchange",
-        "used",
+        "_closes_well", "_doubtful", "_endless", "_ends", "_fresh", "_held", "_partial", "_paused", "_persistent",
+        "_pool", "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "blocked", "deadline",
+        "exchange", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -57,6 +57,7 @@ class Upstream(asyncio.Protocol):
         self._received = False  # a byte of this response has come
         self._streaming = False
         self._persistent = False
+        self._doubtful = False  # a body may still come that the response should not have
         self._taken = 0  # bytes of bodies without a pause, until there are enough of them
         self._closes_well = False  # it has said that nothing more will come
         self._ends: tuple[object, object] = (None, None)
@@ -139,8 +140,8 @@ class Upstream(asyncio.Protocol):
 
     def lie_idle(self) -> bool:
         """Wait for the next request; False where it must not come here, as bytes came that answer none."""
-        self._fresh = False
-        return not self._partial
+        self._fresh = self._doubtful = False
+        return not (self._partial or self._transport.is_closing())
 
     def first_words(self) -> bytes:
         """Return what came before anybody took the new connection: it belongs to the tunnel that it becomes."""
@@ -307,6 +308,8 @@ class Upstream(asyncio.Protocol):
             return
         self._persistent = persists(head.headers, head.minor)
         length = frame.length
+        if frame is framing.EMPTY:
+            self._doubtful = framing.announces_body(head.headers)
         if len(rest) == length and not frame.chunked and not frame.until_close:  # all of it came in one read
             exchange.downstream.write(out + rest)
             self._finish(exchange, _NO_TRAILERS, b"")
@@ -359,7 +362,10 @@ class Upstream(asyncio.Protocol):
             if self._paused:
                 self._paused = False
                 self._transport.resume_reading()
-            self._pool.give_back(self)
+            if self._doubtful:
+                self._pool.give_back_later(self)
+            else:
+                self._pool.give_back(self)
         else:
             self.close()
         exchange.response_end(trailers)

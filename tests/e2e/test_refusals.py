@@ -117,7 +117,7 @@ CASES = {
         "caller_unknown", "/x", ("Host", "stats.internal"), key=None, WWW_Authenticate='Sidecar realm="application"'
     ),
     "caller_unknown: CONNECT": case(
-        "caller_unknown", "stats.internal:443", method="CONNECT", key=None, Proxy_Authenticate='Basic realm="sidecar"'
+        "caller_unknown", "stats.internal:443", method="CONNECT", key=None, usable=False, Proxy_Authenticate='Basic realm="sidecar"'
     ),
     "login_required: no session": case("login_required", PROFILES, WWW_Authenticate='Sidecar realm="session"'),
     "login_required: unknown session": case(

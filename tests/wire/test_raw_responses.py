@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.wire import pool
 from tests.support.judge import VARIANTS, Variant, fill, proper, requests, start
 from tests.support.recording_upstream import Answer as Play
 from tests.support.recording_upstream import Eof, Fin, Rst, Step, Wait, response
@@ -27,7 +29,7 @@ class Says:
     """What the upstream says to one request, and what the caller must get.
 
     `status` 502 stands for a refusal by the sidecar. `cut`: the response begins and is broken off. `reused`: whether
-    the upstream connection may serve the next request; None where it does not matter.
+    the upstream connection serves the next request, which comes at once; None where it does not matter.
     """
 
     id: str
@@ -211,11 +213,11 @@ VALID = (
     Says("HD-20-204", (_ok(b"", b"", b"204 No Content"),), 204, reused=True),
     Says("HD-20-204-length-zero", (_ok(b"Content-Length: 0\r\n", b"", b"204 No Content"),), 204, reused=True),
     Says("HD-20-304", (_ok(b"ETag: x\r\n", b"", b"304 Not Modified"),), 304, reused=True),
-    Says("HD-20-304-with-length", (_ok(b"Content-Length: 1000\r\n", b"", b"304 Not Modified"),), 304, reused=True),
-    Says("HD-20-304-chunked", (_ok(b"Transfer-Encoding: chunked\r\n", b"", b"304 Not Modified"),), 304, reused=True),
+    Says("HD-20-304-with-length", (_ok(b"Content-Length: 1000\r\n", b"", b"304 Not Modified"),), 304, reused=False),
+    Says("HD-20-304-chunked", (_ok(b"Transfer-Encoding: chunked\r\n", b"", b"304 Not Modified"),), 304, reused=False),
     Says("HD-20-205", (_ok(b"Content-Length: 0\r\n", b"", b"205 Reset Content"),), 205, reused=True),
-    Says("HD-19-head-with-length", (_ok(b"Content-Length: 1000000000\r\n"),), request=HEAD, reused=True),
-    Says("HD-19-head-chunked", (_ok(b"Transfer-Encoding: chunked\r\n"),), request=HEAD, reused=True),
+    Says("HD-19-head-with-length", (_ok(b"Content-Length: 1000000000\r\n"),), request=HEAD, reused=False),
+    Says("HD-19-head-chunked", (_ok(b"Transfer-Encoding: chunked\r\n"),), request=HEAD, reused=False),
     Says("HD-19-head-without-length", (_ok(b""),), request=HEAD, reused=True),
     Says("SM-21-head-with-body", (_ok(b"Content-Length: 2\r\n", b"hi"),), request=HEAD, reused=False),
     Says("SM-21-204-with-body", (_ok(b"", b"hi", b"204 No Content"),), 204, reused=False),
@@ -522,6 +524,47 @@ def test_http_1_0_caller_gets_no_chunks_and_no_interims(
     assert head.lower().count(b"http/1.") == 1
     assert b"Connection: close" in head
     assert client.ended == "fin"
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [
+        pytest.param(b"HEAD", _ok(b"Content-Length: 43\r\n", b""), id="SM-21-head"),
+        pytest.param(b"HEAD", _ok(b"Transfer-Encoding: chunked\r\n", b""), id="SM-21-head-chunked"),
+        pytest.param(b"GET", _ok(b"Content-Length: 43\r\n", b"", b"304 Not Modified"), id="SM-21-304"),
+    ],
+)
+def test_body_that_comes_late_where_there_is_none_is_nobodys_answer(
+    both: dict[str, Corridor], method: bytes, first: bytes
+):
+    """[SM-20] Some upstreams send the body that a response to HEAD announces; by then another caller's request is there."""
+    poison = _ok(b"Content-Length: 6\r\n", b"poison")
+    for corridor in both.values():
+        corridor.fresh()
+        corridor.do(lambda corridor=corridor: corridor.upstream.play([first, Wait(0.15), poison], [Wait(0.4), OK]))
+        with corridor.client() as one, corridor.client() as another:
+            assert one.send(fill(GET.replace(b"GET", method, 1), "origin", b"app.internal")).answer(method) is not None
+            answer = another.send(fill(GET, "origin", b"app.internal")).answer(b"GET")
+            assert answer is not None
+            assert answer.body == b"hi"
+        assert corridor.faults == []
+
+
+def test_connection_after_an_answer_to_head_is_used_again_a_moment_later(
+    both: dict[str, Corridor], monkeypatch: pytest.MonkeyPatch
+):
+    """[UP-01] An upstream that does as it should loses no connection by it."""
+    monkeypatch.setattr(pool, "DOUBT", 0.1)
+    for corridor in both.values():
+        corridor.fresh()
+        corridor.do(lambda corridor=corridor: corridor.upstream.play([_ok(b"Content-Length: 43\r\n", b"")], [OK]))
+        with corridor.client() as client:
+            for method in (b"HEAD", b"GET"):
+                got = client.send(fill(GET.replace(b"GET", method, 1), "origin", b"app.internal")).answer(method)
+                assert got is not None
+                assert got.status == 200
+                time.sleep(0.3)
+        assert len(corridor.upstream.connections) == 1
 
 
 def test_upstream_that_cannot_be_reached_gives_502(both: dict[str, Corridor]):
