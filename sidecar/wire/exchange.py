@@ -292,7 +292,7 @@ class Exchange:
                 self.errand.refuse(self, refusal)
             return
         if self._over:
-            pool.give_back(upstream)
+            pool.give_back_unused(upstream)
         else:
             self._attach(upstream)
 

@@ -78,7 +78,7 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
 
 def announces_body(headers: Headers) -> bool:
     """Say whether the response, which has no body by the rules, tells of one: some upstreams send it all the same."""
-    return bool(headers.memo.get(_TRANSFER_ENCODING)) or any(_counted(line)[0] is not EMPTY for line in headers.lengths)
+    return bool(headers.memo.get(_TRANSFER_ENCODING)) or any(_count(line)[0] is not EMPTY for line in headers.lengths)
 
 
 def _codings(headers: Headers) -> list[bytes]:

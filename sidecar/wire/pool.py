@@ -48,7 +48,7 @@ class Pool:
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._idle: list[Upstream] = []
-        self._doubted = 0
+        self._doubted: set[Upstream] = set()
 
     def take(self) -> Upstream | None:
         """Return the idle connection that was used last: it is the likeliest to be alive."""
@@ -70,30 +70,39 @@ class Pool:
 
     def give_back(self, upstream: Upstream) -> None:
         """Take a connection that is ready for the next request."""
-        if not upstream.lie_idle() or len(self._idle) >= MOST_IDLE or self.wire.draining:
+        if len(self._idle) >= MOST_IDLE or self.wire.draining:
             upstream.close()
             return
         upstream.deadline = self.wire.deadlines.now + IDLE_LIFE  # then it is closed, and its descriptor free
         self._idle.append(upstream)
 
+    def give_back_unused(self, upstream: Upstream) -> None:
+        """Take a connection that nobody has used, or not for some time."""
+        if upstream.lie_idle():
+            self.give_back(upstream)
+        else:
+            upstream.close()
+
     def give_back_later(self, upstream: Upstream) -> None:
         """Take a connection whose response announced a body that it may not have: if it comes, it is not an answer."""
-        if self._doubted >= MOST_DOUBTED:
+        if len(self._doubted) >= MOST_DOUBTED or self.wire.draining:
             upstream.close()
             return
-        self._doubted += 1
+        self._doubted.add(upstream)
         self.wire.loop.call_later(DOUBT, self._doubted_enough, upstream)
 
     def _doubted_enough(self, upstream: Upstream) -> None:
-        self._doubted -= 1
-        self.give_back(upstream)
+        if upstream in self._doubted:
+            self._doubted.remove(upstream)
+            self.give_back_unused(upstream)
 
     def forget(self, upstream: Upstream) -> None:
         """A connection has ended, or is about to: nobody may take it."""
+        self._doubted.discard(upstream)
         if upstream in self._idle:
             self._idle.remove(upstream)
 
     def close(self) -> None:
         """Close what is idle; what is in use ends with its exchange."""
-        for upstream in list(self._idle):
+        for upstream in [*self._idle, *self._doubted]:
             upstream.close()

@@ -139,7 +139,7 @@ class Upstream(asyncio.Protocol):
         self._transport.abort()
 
     def lie_idle(self) -> bool:
-        """Wait for the next request; False where it must not come here, as bytes came that answer none."""
+        """Begin to wait for a request; False where none may come here, as bytes came that answer none."""
         self._fresh = self._doubtful = False
         return not (self._partial or self._transport.is_closing())
 
@@ -308,9 +308,9 @@ class Upstream(asyncio.Protocol):
             return
         self._persistent = persists(head.headers, head.minor)
         length = frame.length
-        if frame is framing.EMPTY:
-            self._doubtful = framing.announces_body(head.headers)
         if len(rest) == length and not frame.chunked and not frame.until_close:  # all of it came in one read
+            if not length:
+                self._doubtful = framing.announces_body(head.headers)
             exchange.downstream.write(out + rest)
             self._finish(exchange, _NO_TRAILERS, b"")
             return
