@@ -24,6 +24,7 @@ AS_IT_IS = frozenset(
         "test_clients.py",
         "test_canary.py",
         "test_explain.py",
+        "test_fuzz_short.py",
         "test_login.py",
         "test_login_browser.py",
         "test_tunnels_end.py",

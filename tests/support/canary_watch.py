@@ -161,7 +161,9 @@ def stored(record: Record) -> None:
     old, count = redis_server.Server.start, itertools.count()
 
     def start(self: Any, *more: str) -> Any:
-        if "--sentinel" in self.command:
+        if any(
+            part == "--sentinel" or part.endswith(".conf") for part in self.command
+        ):  # these keep files of their own
             return old(self, *more)
         once = ["--appendonly", "yes", "--appendfsync", "no", "--appenddirname", f"canary-{next(count)}"]
         return old(self, *more, *once)
