@@ -85,6 +85,7 @@ class Tormentor:
             return
         instance, act = self._draw.choice(well), self._draw.choice(acts)
         self.acts[act] = self.acts.get(act, 0) + 1
+        self._watch.note(act, instance)
         task = asyncio.create_task(getattr(self, "_" + act)(instance))
         self._busy[instance.number] = task
         task.add_done_callback(lambda done: self._over(instance, done))
@@ -106,6 +107,7 @@ class Tormentor:
         instance.send(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         instance.send(signal.SIGCONT)
+        self._watch.note("go on", instance)
 
     async def _kill(self, instance: Instance) -> None:
         self._watch.harm(instance)

@@ -38,6 +38,7 @@ class Watch:
         self._draw = random.Random(seed)
         self._pause = pause
         self._harms: list[Harm] = []
+        self._acts: list[tuple[float, str, int]] = []
         self._stops = 0
         self._lost: dict[str, float] = {}
         self._back: dict[str, float] = {}
@@ -50,6 +51,10 @@ class Watch:
         """Take note that an instance is killed now, or stopped."""
         self._harms.append(Harm(time.monotonic(), instance.number))
         self._stops += stop
+
+    def note(self, act: str, instance: Instance) -> None:
+        """Take note of what is done to an instance, for whoever looks for the cause of a loss."""
+        self._acts.append((time.monotonic(), act, instance.number))
 
     async def end(self) -> None:
         """Stop the callers when every reuse was noticed as a loss and all are signed in again; close the books."""
@@ -81,8 +86,19 @@ class Watch:
             wrong.append(f"the upstream saw {self.expired} expired tokens, with {self._stops} stops")
         traces = read(lines(self._fleet))
         found = [(fault(reuse, traces, self._harms, Bounds(lease, late)), reuse) for reuse in self.reuses]
-        wrong += [f"{why}: {reuse}, asked by {traces.asked.get(reuse.token)}" for why, reuse in found if why]
+        wrong += [
+            f"{why}: {reuse}, asked by {traces.asked.get(reuse.token)}, meanwhile {self._done(reuse)}"
+            for why, reuse in found if why
+        ]  # fmt: skip
         return wrong + unaccounted(self.losses, self.reuses)
+
+    def _done(self, reuse: Reuse) -> list[str]:
+        """Say what was done around a loss, in seconds from the rotation."""
+        return [
+            f"{act} {number} at {at - reuse.rotated:+.1f}"
+            for at, act, number in self._acts
+            if reuse.rotated - 20 < at < reuse.again
+        ]
 
     async def _call(self, instance: Instance) -> None:
         caller = Caller(instance)
