@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from soak.command import main, options, progress
 from soak.fleet import Fleet, Instance, running
+from soak.losses import Bounds
 from soak.watch import Watch, windows
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         await tormentor.done()
         await asyncio.sleep(2)
         await watch.end()
+        bounds = Bounds(arguments.lease or 15.0, arguments.late, one_writer=arguments.store == "sqlite")
         return {
             "program": "holders",
             "store": arguments.store,
@@ -56,7 +58,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "window_ms": await windows(fleet),
             "complaints": fleet.complaints(),
             "failures": {
-                "unexplained": watch.judge(arguments.lease or 15.0, arguments.late)[:20],
+                "unexplained": watch.judge(bounds)[:20],
                 "wrong": watch.tally.wrong[:10],
                 "died": tormentor.died,
                 "damage": fleet.damage(),
@@ -107,7 +109,7 @@ class Tormentor:
         instance.send(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         instance.send(signal.SIGCONT)
-        self._watch.note("go on", instance)
+        self._watch.go_on(instance)
 
     async def _kill(self, instance: Instance) -> None:
         self._watch.harm(instance)

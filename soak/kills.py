@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soak.command import main, options, progress
 from soak.fleet import STEP, Fleet, Instance, running, spawn_piped
 from soak.forks import Nest
+from soak.losses import Bounds
 from soak.watch import Watch, spread, windows
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "window_ms": await windows(fleet),
             "complaints": fleet.complaints(),
             "failures": {
-                "unexplained": watch.judge(arguments.lease, arguments.late)[:20],
+                "unexplained": watch.judge(Bounds(arguments.lease, arguments.late))[:20],
                 "wrong": watch.tally.wrong[:10],
                 "died": killer.died,
                 "damage": damage,

@@ -18,10 +18,11 @@ SLACK = 2.0
 
 
 class Harm(NamedTuple):
-    """An instance was stopped or killed at `at`."""
+    """An instance was killed at `at`, or stopped and went on at `until`."""
 
     at: float
     instance: int
+    until: float = 0.0
 
 
 class Asked(NamedTuple):
@@ -54,10 +55,14 @@ class Reuse(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """`lease` of the locks; `late` is the longest time between rotation and answer."""
+    """`lease` of the locks; `late` is the longest time between rotation and answer.
+
+    `one_writer`: who is stopped may hold the lock of the store's file, and nobody can store anything until it goes on.
+    """
 
     lease: float
     late: float
+    one_writer: bool = False
 
 
 def read(lines: Iterable[tuple[int, str]]) -> Traces:
@@ -90,10 +95,20 @@ def fault(reuse: Reuse, traces: Traces, harms: Iterable[Harm], bounds: Bounds) -
 
 def _harmed(one: Asked, reuse: Reuse, harms: Iterable[Harm], bounds: Bounds) -> bool:
     """Say whether it may have spent the token, and was harmed before it could have stored what came of it."""
-    latest = min(reuse.again, reuse.rotated + bounds.late + SLACK)
+    latest = min(reuse.again, _stored_by(one, reuse, harms, bounds))
     return one.at <= reuse.rotated and any(
         harm.instance == one.instance and one.at <= harm.at <= latest for harm in harms
     )
+
+
+def _stored_by(one: Asked, reuse: Reuse, harms: Iterable[Harm], bounds: Bounds) -> float:
+    """Return when the result must have been stored, unless its holder was harmed."""
+    latest = reuse.rotated + bounds.late + SLACK
+    if bounds.one_writer:
+        for stop in sorted(harm for harm in harms if harm.until > reuse.rotated and harm.instance != one.instance):
+            if stop.at <= latest:
+                latest = max(latest, stop.until + bounds.late + SLACK)
+    return latest
 
 
 def unaccounted(losses: Mapping[str, int], reuses: Iterable[Reuse]) -> list[str]:

@@ -52,6 +52,12 @@ class Watch:
         self._harms.append(Harm(time.monotonic(), instance.number))
         self._stops += stop
 
+    def go_on(self, instance: Instance) -> None:
+        """Take note that a stopped instance goes on."""
+        self.note("go on", instance)
+        stop = max(at for at, harm in enumerate(self._harms) if harm.instance == instance.number)
+        self._harms[stop] = self._harms[stop]._replace(until=time.monotonic())
+
     def note(self, act: str, instance: Instance) -> None:
         """Take note of what is done to an instance, for whoever looks for the cause of a loss."""
         self._acts.append((time.monotonic(), act, instance.number))
@@ -79,13 +85,13 @@ class Watch:
             elif kind != "dead":  # what was lost may still be under way
                 self.unexplained.append(f"the upstream saw {count} tokens: {kind}")
 
-    def judge(self, lease: float, late: float) -> list[str]:
+    def judge(self, bounds: Bounds) -> list[str]:
         """Return every reuse and every loss that is not of the one kind that is allowed, see `losses`."""
         wrong = list(self.unexplained)
         if self.expired > self._stops:
             wrong.append(f"the upstream saw {self.expired} expired tokens, with {self._stops} stops")
         traces = read(lines(self._fleet))
-        found = [(fault(reuse, traces, self._harms, Bounds(lease, late)), reuse) for reuse in self.reuses]
+        found = [(fault(reuse, traces, self._harms, bounds), reuse) for reuse in self.reuses]
         wrong += [
             f"{why}: {reuse}, asked by {traces.asked.get(reuse.token)}, meanwhile {self._done(reuse)}"
             for why, reuse in found if why

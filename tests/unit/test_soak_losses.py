@@ -41,6 +41,27 @@ def test_loss_of_any_other_kind_is_reported(
     assert said in fault(reuse, Traces(asked, stored), harms, BOUNDS)
 
 
+@pytest.mark.parametrize(
+    ("stop", "killed", "one_writer", "explained"),
+    [
+        (Harm(10.4, 2, until=13.0), 13.2, True, True),
+        (Harm(9.0, 2, until=13.0), 13.2, True, True),
+        (Harm(10.4, 2, until=13.0), 13.2, False, False),
+        (Harm(12.8, 0, until=13.1), 13.2, True, False),
+        (Harm(7.0, 2, until=10.1), 13.2, True, False),
+        (Harm(12.9, 2, until=13.1), 13.2, True, False),
+    ],
+    ids=["stopped", "stopped before", "other stores", "itself", "had gone on", "stopped later"],
+)
+def test_holder_killed_while_another_that_is_stopped_has_the_file_could_not_have_stored_it(
+    stop: Harm, killed: float, one_writer: bool, explained: bool
+) -> None:
+    """[RF-05] With SQLite one process writes at a time; stopped in the middle of it, it holds up all others."""
+    bounds = BOUNDS._replace(one_writer=one_writer)
+    harms = [stop, Harm(killed, instance=0)]
+    assert (fault(REUSE, Traces(ASKED, {}), harms, bounds) == "") == explained
+
+
 def test_store_that_took_the_answer_after_the_reuse_saved_nothing() -> None:
     """[RF-05] A stopped holder that came back too late."""
     assert fault(REUSE, Traces(ASKED, {"bought": 14.1}), KILLED, BOUNDS) == ""
