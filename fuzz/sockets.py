@@ -119,9 +119,7 @@ class Run:
         """Send a good request; its answer, if there is one, is its own."""
         tag = b"/good-%d-%d" % (self.good, number)
         self.good += 1
-        writer.write(
-            b"GET http://%b%b HTTP/1.1\r\nHost: %b\r\nX-Session-Id: session-alice\r\n\r\n" % (host, tag, host)
-        )
+        writer.write(b"GET http://%b%b HTTP/1.1\r\nHost: %b\r\nX-Session-Id: session-alice\r\n\r\n" % (host, tag, host))
         got = b""
         while not (read := self._read(got, [b"GET"], tag)[0]) or not read[0].whole:
             more = await asyncio.wait_for(reader.read(1 << 16), HANG)
