@@ -15,9 +15,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sidecar.calling_off import call_off
 from sidecar.credentials.attended import Attended, Open
 from sidecar.credentials.counts import Counts, figures
-from sidecar.credentials.flights import Flights, call_off
+from sidecar.credentials.flights import Flights
 from sidecar.credentials.key_state import KeyState, state_at, state_of
 from sidecar.credentials.memory import Memory
 from sidecar.credentials.outage import Outages

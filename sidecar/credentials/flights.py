@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from sidecar.errors import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -58,11 +58,3 @@ class Flights(Generic[K, V]):
             del self._tasks[key]
         if not task.cancelled():
             task.exception()  # seen: with no caller left, nobody else would look at it
-
-
-async def call_off(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and return when they have ended."""
-    called_off = list(tasks)
-    for task in called_off:
-        task.cancel()
-    await asyncio.gather(*called_off, return_exceptions=True)

@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sidecar.calling_off import call_off
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
 from sidecar.stores.redis_record import LOG_KEPT, script
 
@@ -96,9 +97,7 @@ class RedisChanges:
 
     async def close(self) -> None:
         """Stop listening."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await call_off(self._tasks)
         if self._untold:
             with suppress(StoreUnavailableError):
                 await self._tell()

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sidecar.calling_off import call_off
 from sidecar.errors import StoreUnavailableError
 from sidecar.stores.contract import TOMBSTONE_LIFE
 from sidecar.stores.leases import Taken
@@ -89,9 +90,7 @@ class RedisLocks:
 
     async def close(self) -> None:
         """Give up releasing: what is left ends by itself."""
-        for task in self._releases:
-            task.cancel()
-        await asyncio.gather(*self._releases, return_exceptions=True)
+        await call_off(self._releases)
 
     async def _extend(self, step: Script, name: str, owner: str, lease: float) -> int:
         self._ends[owner] = time.monotonic() + lease

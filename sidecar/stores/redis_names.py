@@ -12,6 +12,8 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING, Any
 
+from sidecar.calling_off import call_off
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -41,10 +43,7 @@ class Lookups:
 
     async def close(self) -> None:
         """Wait for no lookup any more."""
-        under_way = list(self._under_way.values())
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await call_off(self._under_way.values())
 
 
 async def _look_up(host: str) -> list[str]:

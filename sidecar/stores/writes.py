@@ -12,6 +12,7 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sidecar.calling_off import call_off
 from sidecar.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ class Writes:
     async def close(self) -> None:
         """End a trial."""
         if self._trial is not None:
-            self._trial.cancel()
-            await asyncio.gather(self._trial, return_exceptions=True)
+            await call_off([self._trial])
 
     async def _try(self, size: int) -> None:
         """Write `size` bytes and take them away again. One trial at a time, so that they never queue up."""
