@@ -68,7 +68,7 @@ def _text(backdrop: Backdrop) -> str:
 def test_limit_of_descriptors_is_raised_at_the_start(tmp_path: Path, backdrop: Backdrop) -> None:
     """[OV-03] A soft limit that is too low for `limits.connections` is raised as far as the hard one lets us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
     try:
         sidecar = Process(tmp_path, _text(backdrop))
         sidecar.start()
