@@ -17,7 +17,7 @@ from sidecar.headers import RETURNING, check_returning, one_hop_less, wants_upgr
 from sidecar.lane import challenge, without_segments
 from sidecar.message import Peer, RequestHead, lines_of, section_of
 from sidecar.model import APPLICATION, Caller, Secret, TokenKey
-from sidecar.proxy import check_path
+from sidecar.proxy import check_path, check_readings
 from sidecar.routing import Router
 from sidecar.target import read_target
 from sidecar.wire.framing import request_framing
@@ -67,10 +67,11 @@ def explain(
         target = read_target(head)
         if head.method == b"CONNECT":
             return {"outcome": _tunnel(settings, head, target, peer)}
-        found = Router([_Candidate(route) for route in settings.routes]).find(target, head.method)
+        router = Router([_Candidate(route) for route in settings.routes])
+        found = router.find(target, head.method)
         if found is None:
             return {"outcome": _unmatched(settings, head, target, peer)}
-        caller = _admitted(settings, found, head, target, peer)
+        caller = _admitted(settings, found, head, target, peer, router)
     except Refusal as refusal:
         route = {"route": found.route.name} if found else {}
         status, _ = challenge(refusal, target, None)
@@ -78,10 +79,13 @@ def explain(
     return {"outcome": "forwarded", **_told(settings, found.route, caller, head, target, held)}
 
 
-def _admitted(settings: Settings, found: _Candidate, head: RequestHead, target: Target, peer: Peer) -> Caller:
+def _admitted(
+    settings: Settings, found: _Candidate, head: RequestHead, target: Target, peer: Peer, router: Router[_Candidate]
+) -> Caller:
     caller = recognise(settings.apps, settings.sessions, head, peer, found.route.as_)
     admit(caller, peer, found.route.allow, bool(settings.apps))
     check_path(target, cast("Lane", found))  # which looks at nothing but the two
+    check_readings(router, target, head.method, found)
     if head.method in RETURNING:
         check_returning(head, token=found.token, body=request_framing(head).length != 0)
     return caller

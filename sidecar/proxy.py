@@ -8,13 +8,13 @@ sends the exchange to wait for it.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, check_returning
-from sidecar.routing import Router
-from sidecar.target import TOKEN_PARAMETER, read_target
+from sidecar.routing import Routed, Router
+from sidecar.target import TOKEN_PARAMETER, other_readings, read_target
 from sidecar.wire.hearing import Hearing
 
 if TYPE_CHECKING:
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from sidecar.lane import Lane
     from sidecar.model import Target
     from sidecar.wire.exchange import Errand, Exchange
+
+
+class Tokened(Routed, Protocol):
+    """A route that says whether it sends a token."""
+
+    @property
+    def token(self) -> bool: ...
+
+
+R = TypeVar("R", bound=Tokened)
 
 
 class Proxy:
@@ -56,6 +66,7 @@ class Proxy:
             prepared = lane.prepare(head, exchange.downstream.peer)
             if not target.harmless:
                 check_path(target, lane)
+                check_readings(self._router, target, head.method, lane)
             if head.method in RETURNING:
                 check_returning(head, token=lane.token, body=not exchange.complete)
             lane.drive(exchange, prepared)
@@ -74,6 +85,19 @@ def check_path(target: Target, lane: Lane) -> None:
         raise Refusal("bad_request", "The path can be read in more than one way (%2f, %5c, dot segments).")
     if lane.token and _has_token_parameter(target.path):
         raise Refusal("bad_request", "The query holds an access_token, but the sidecar puts the token on this route.")
+
+
+def check_readings(router: Router[R], target: Target, method: bytes, taken: R) -> None:
+    """Raise `Refusal` where the path as some upstreams read it has another route: another token, or other callers.
+
+    A route that is written with a parameter says itself what its upstream takes that for.
+    """
+    if ";" in taken.match.path:
+        return
+    for path in other_readings(target.compared):
+        other = router.find(target._replace(compared=path), method)
+        if other is not None and other is not taken and (taken.token or other.token):
+            raise Refusal("bad_request", "The path can be read in more than one way (//, ;), for two routes.")
 
 
 def _has_token_parameter(path: bytes) -> bool:

@@ -15,6 +15,8 @@ from sidecar.errors import Refusal
 from sidecar.model import DEFAULT_PORTS, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sidecar.message import Headers, RequestHead
 
 _MOST_REMEMBERED = 1024  # targets of each form
@@ -25,6 +27,8 @@ _AUTHORITY = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])
 _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([/?].*)?\Z")
 _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?\Z")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_PARAMETERS = re.compile(r";[^/]*")
+_SLASHES = re.compile(r"//+")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # %2f and %5c, a backslash, a dot segment with parameters, an escaped NUL: some upstreams read these as path syntax
 _READ_DIFFERENTLY = re.compile(r"%2f|%5c|%00|\\|(?:^|/)\.{1,2};", re.IGNORECASE)
@@ -70,9 +74,10 @@ def _absolute_form(raw: bytes) -> Target:
     return Target("absolute", scheme, name, port, path, compared, plain, harmless)
 
 
-def _harmless(path: bytes) -> bool:
-    """Say whether no parameter of the query can be a token, not even under an escaped name."""
-    return TOKEN_PARAMETER not in path and b"%" not in path.partition(b"?")[2]
+def _harmless(raw: bytes) -> bool:
+    """Say whether no parameter of the query can be a token, not even under an escaped name, and no segment is odd."""
+    path, _, query = raw.partition(b"?")
+    return TOKEN_PARAMETER not in raw and b"%" not in query and b"//" not in path and b";" not in path
 
 
 def _authority_form(raw: bytes) -> Target:
@@ -136,6 +141,17 @@ def _without_dot_segments(path: str) -> str:
     if segments[-1] in (".", ".."):
         kept.append("")
     return "/" + "/".join(kept)
+
+
+def other_readings(compared: str) -> Iterator[str]:
+    """Yield what some upstreams take a path for: they merge slashes, or leave out parameters (RFC 3986 section 3.3)."""
+    if ";" not in compared:
+        bare = [compared]
+    else:
+        bare = [compared, _PARAMETERS.sub("", compared)]
+        yield bare[1]
+    if "//" in bare[-1]:
+        yield from (_SLASHES.sub("/", path) for path in bare)
 
 
 _known_origin_form = lru_cache(maxsize=_MOST_REMEMBERED)(_origin_form)

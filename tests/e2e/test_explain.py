@@ -18,6 +18,7 @@ ROUTES = (
     + """
   - {name: base, match: {path: /base}, strip_prefix: true, upstream: "UPSTREAM/v1", as: app}
   - {name: small, match: {host: small.internal}, upstream: "UPSTREAM", as: app, allow: [billing]}
+  - {name: below, match: {host: stats.internal, path: /admin}, upstream: "UPSTREAM", as: app, allow: [billing]}
   - {name: open, match: {host: open.internal}, upstream: "UPSTREAM", as: none}
 """
 )
@@ -39,6 +40,9 @@ QUESTIONS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
     "hop by hop": ("GET", f"{STATS}/x", [KEY, ("Connection", "close, X-Y"), ("X-Y", "1"), ("Authorization", "Bearer own")]),
     "HD-23 encoded slash": ("GET", f"{STATS}/a%2fb", [KEY]),
     "SS-09 dot segments": ("GET", f"{STATS}/a/../b", [KEY]),
+    "SS-09 another route for who merges slashes": ("GET", f"{STATS}//admin/x", [OTHER]),
+    "SS-09 another route for who drops parameters": ("GET", f"{STATS}/admin;v=1/x", [OTHER]),
+    "SS-09 one route in every reading": ("GET", f"{STATS}/a;v=1//x", [KEY]),
     "HD-05 token in the query": ("GET", f"{STATS}/a?access_token=t", [KEY]),
     "SS-04 userinfo": ("GET", "http://u:p@stats.internal/x", [KEY]),
     "SS-07 another scheme": ("GET", "ftp://stats.internal/x", [KEY]),

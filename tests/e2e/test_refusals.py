@@ -303,6 +303,20 @@ async def test_upstream_that_breaks_off_after_its_head_breaks_the_answer_off(tmp
                 await caller.reader.read()
 
 
+@pytest.mark.parametrize("path", ["//admin/x", "/admin;v=1/x", "/;v=1/admin", "//admin;v=1"])
+async def test_path_that_some_upstreams_take_for_another_route_is_refused(tmp_path: Path, path: str) -> None:
+    """[SS-09] Who may not use /admin does not get there by another spelling of it, with the token of the rest."""
+    below = '\n  - {name: below, match: {host: stats.internal, path: /admin}, upstream: "UPSTREAM", as: app, allow: [billing]}\n'
+    async with whole(tmp_path, ROUTES + below, MORE) as run:
+        assert (await run.ask("http://stats.internal/admin/x", [OTHER_KEY])).code == "caller_not_allowed"
+        for key in (KEY, OTHER_KEY):
+            assert (await run.ask(f"http://stats.internal{path}", [key])).code == "bad_request"
+        assert not run.seen
+        for same in ("/x//y", "/x;v=1", "//", "/admins;v=1", "/x?a=//admin;"):
+            assert (await run.ask(f"http://stats.internal{same}", [OTHER_KEY])).status == 200
+        assert [one.target.decode() for one in run.seen] == ["/x//y", "/x;v=1", "//", "/admins;v=1", "/x?a=//admin;"]
+
+
 # -- the documentation ---------------------------------------------------------------------------------------------
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "refusals.md"

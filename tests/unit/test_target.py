@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Refusal
-from sidecar.target import read_target
+from sidecar.target import other_readings, read_target
 from tests.support.heads import get, request_head
 
 VISIBLE = "".join(chr(octet) for octet in range(0x21, 0x7F))
@@ -43,7 +43,7 @@ def test_target_is_read(row: tuple[bytes, bytes, str, str, str, int, bytes, str,
     target, host, *expected = row
     read = read_target(get(target, host=host))
     assert read[:-1] == tuple(expected)
-    assert read.harmless is (read.plain and read.scheme == "http")
+    assert read.harmless is (read.plain and read.scheme == "http" and "//" not in read.compared)
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,28 @@ def test_target_is_read(row: tuple[bytes, bytes, str, str, str, int, bytes, str,
         b"https://a.test/",
         b"/%2f",
         b"/x?access%5ftoken=1",
+        b"/a//b",
+        b"/a;b",
     ],
 )
 def test_target_that_a_route_may_object_to_is_not_harmless(target: bytes):
     """What may hold a token, what asks for https, and what has two readings is looked at again."""
     assert not read_target(get(target)).harmless
+
+
+@pytest.mark.parametrize(
+    ("path", "readings"),
+    [
+        ("/a/b", []),
+        ("//a", ["/a"]),
+        ("/a///b//", ["/a/b/"]),
+        ("/a;v=1/b;w", ["/a/b"]),
+        ("/;x/admin", ["//admin", "/;x/admin", "/admin"]),
+    ],
+)
+def test_path_is_read_as_upstreams_do_that_merge_slashes_or_drop_parameters(path: str, readings: list[str]):
+    """[SS-09] Each of the two habits alone, and both."""
+    assert list(other_readings(path)) == readings
 
 
 REFUSED = (
