@@ -28,7 +28,7 @@ from sidecar.credentials.renewal import Renewals
 from sidecar.credentials.sessions import Sessions
 from sidecar.credentials.sight import REST, Kit, Reader, Trip, rest_a_while
 from sidecar.credentials.sign_ins import SignIns
-from sidecar.credentials.suspicions import Suspicions
+from sidecar.credentials.suspicions import Suspicions, is_rejected
 from sidecar.credentials.tending import Tending
 from sidecar.credentials.writer import STORE_FAULTS, Writer
 from sidecar.errors import Refusal
@@ -218,7 +218,7 @@ class Broker:
     def _reject(self, trip: Trip, rejected: Credential) -> None:
         """Believe the upstream, so that `rejected` is not used again, or raise `StillRejectedError`."""
         newest = self._memory.last_resort(trip.name, trip.key.fingerprint)
-        if newest is not None and newest.order > rejected.order:
+        if newest is not None and not is_rejected(newest.order, rejected.order):
             return
         if not self._suspicions.reject(trip.key, rejected.order, self._clock()):
             self.counts.still_rejected += 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sidecar.credentials.entry import Credential, Entry, Mark, Peak
 from sidecar.credentials.lifecycle import Held, Plan, dead_at, plan, stale_at, true_from
 from sidecar.credentials.records import Loaded, Records
+from sidecar.credentials.suspicions import is_rejected
 from sidecar.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class Reader:
         return entry is None or entry.mark != sight.mark
 
     async def _look(self, trip: Trip) -> Sight:
-        mark = self._kit.memory.entry(trip.name, self._kit.clock()).mark
+        before = self._kit.memory.entry(trip.name, self._kit.clock())
+        mark, known = before.mark, before.peak(trip.provider)
         loaded = await self._load(trip)
         entry = self._kit.memory.marked(trip.name, mark) or Entry(
             mark.birth
@@ -117,7 +119,7 @@ class Reader:
         if loaded.record is not None and loaded.version is not None:
             entry.read(loaded.version, {provider: one.born for provider, one in loaded.record.chains.items()})
         if loaded.record is not None and chain is not None:
-            chain = self._newest(trip, entry, chain)
+            chain = self._newest(trip, entry, loaded, chain, known)
             self._climb(trip, entry, chain)
             if trip.bound.for_user:
                 entry.last_used, entry.ends_at = loaded.record.last_used, loaded.record.ends_at
@@ -173,12 +175,15 @@ class Reader:
                 return await self._kit.records.load(trip.name)
         return Loaded()
 
-    def _newest(self, trip: Trip, entry: Entry, chain: Chain) -> Chain:
-        """Return the chain, or what we know to have been stored after it: the store was set back (case RF-18)."""
+    def _newest(self, trip: Trip, entry: Entry, loaded: Loaded, chain: Chain, known: Peak | None) -> Chain:
+        """Return the chain, or what we know to have been stored after it.
+
+        Where that was `known` before the reading began the store was set back (case RF-18), else its answer was late.
+        """
         peak = entry.peak(trip.provider)
-        if peak is None or peak.order <= chain.order:
+        if peak is None or not _behind(chain, loaded, peak, entry):
             return chain
-        if trip.bound.for_user:
+        if trip.bound.for_user and known is not None and known.order == peak.order:
             self._kit.counts.generation_regressions += 1
             _log.error("store_went_back", extra={"record": trip.name[:20]})
         if peak.chain is not None:
@@ -189,7 +194,7 @@ class Reader:
     def _judge(self, trip: Trip, mark: Mark, ends_at: float, loaded: Loaded, chain: Chain | None) -> Sight:
         until = self._kit.suspicions.rejected(trip.key)
         bought = chain.find(trip.bound.spec, until) if chain else None
-        rejected = bool(chain and bought and until is not None and (chain.born, bought.generation) <= until)
+        rejected = bool(chain and bought and until and is_rejected((chain.born, bought.generation), until))
         refresh_token = chain.refresh_token if chain and trip.bound.for_user else None
         held = Held(bought.token if bought else None, refresh_token, self._kit.jitter())
         planned = plan(held, self._kit.clock(), trip.bound.grant.MINTS, rejected)
@@ -201,6 +206,16 @@ class Reader:
 def _due(trip: Trip, chain: Chain | None, bought: Bought | None) -> bool:
     """Say whether the token is one that is to be renewed ahead of its time."""
     return bool(chain and bought and trip.ahead and (chain.born, bought.generation) <= trip.ahead)
+
+
+def _behind(chain: Chain, loaded: Loaded, peak: Peak, entry: Entry) -> bool:
+    """Say whether a chain that was read is older than a known state; that of another sign-in, by the record's version.
+
+    Clocks may tell sign-ins the other way.
+    """
+    if chain.born != peak.order[0] and (loaded.version or 0) < entry.version:
+        return True
+    return peak.order > chain.order
 
 
 def live_chain(trip: Trip, loaded: Loaded, now: float) -> Chain | None:

@@ -3,7 +3,8 @@
 A rejection is believed at once when no renewal has been tried for it: the token, and all that are older, are rejected,
 and one renewal follows. If the renewed token is rejected too, without having been accepted in between, the token is
 hardly at fault: for a growing time (5 s, doubling, at most 5 min) such rejections are not believed and cost nothing.
-What was said of tokens that have all expired since is forgotten. No clock, no I/O.
+What was said of tokens that have all expired since is forgotten, and nothing is held against the tokens of another
+sign-in: which came first their times cannot tell. No clock, no I/O.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Suspicions:
     def rejects(self, key: TokenKey, order: Order) -> bool:
         """Say whether the token of this place in time is rejected for `key`."""
         suspicion = self._by_key.get(key)
-        return suspicion is not None and order <= suspicion.rejected
+        return suspicion is not None and is_rejected(order, suspicion.rejected)
 
     def waiting(self, key: TokenKey) -> bool:
         """Say whether it is not yet known that the last renewal for a rejection helped."""
@@ -53,7 +54,7 @@ class Suspicions:
     def reject(self, key: TokenKey, order: Order, now: float) -> bool:
         """Take note of a rejection; say whether it is believed, so that a newer token is needed."""
         before = self._by_key.get(key)
-        if before is not None and order <= before.rejected:
+        if before is not None and is_rejected(order, before.rejected):
             return True
         renewals = before.renewals if before is not None and before.rejected[0] == order[0] else 0
         if before is not None and renewals and before.since <= now < before.believe_after:
@@ -71,7 +72,7 @@ class Suspicions:
     def accept(self, key: TokenKey, order: Order) -> None:
         """Take note that a newer token was accepted: the next rejection is believed at once again."""
         before = self._by_key.get(key)
-        if before is not None and order > before.rejected:
+        if before is not None and not is_rejected(order, before.rejected):
             self._by_key[key] = before._replace(renewals=0)
 
     def _note(self, key: TokenKey, suspicion: Suspicion) -> None:
@@ -79,3 +80,8 @@ class Suspicions:
         self._by_key[key] = suspicion
         if len(self._by_key) > MOST:
             del self._by_key[next(iter(self._by_key))]
+
+
+def is_rejected(order: Order, rejected: Order) -> bool:
+    """Say whether a token is the one that was rejected, or an older one of the same sign-in."""
+    return order[0] == rejected[0] and order <= rejected

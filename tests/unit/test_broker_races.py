@@ -342,6 +342,22 @@ async def test_renewal_in_flight_leaves_a_sign_in_by_a_clock_behind_alone(pair: 
         assert (await pair.at(broker)).startswith("access.bob.")
 
 
+@pytest.mark.parametrize("told", ["before the sign-in", "after it"])
+async def test_rejection_of_a_token_is_not_held_against_a_sign_in_by_a_clock_behind(pair: Pair, told: str) -> None:
+    """[RF-14] [ST-10] The API's 401 was for the session before: nothing is renewed for it, nobody refused."""
+    await pair.sign_in("alice")
+    rejected = await pair.two.obtain(KEY)
+    if told == "before the sign-in":
+        await pair.two.obtain(KEY, rejected=rejected)
+    await behind(pair)
+    calls = pair.server.calls
+    if told == "after it":
+        await pair.at(pair.two)
+        assert (await pair.two.obtain(KEY, rejected=rejected)).token.startswith(b"access.bob.sign-in")
+    assert (await pair.at(pair.two)).startswith("access.bob.sign-in")
+    assert pair.server.calls == calls
+
+
 @pytest.mark.parametrize("signing_in", ["one", "two"])
 async def test_refusal_of_what_a_sign_in_has_replaced_is_not_held_against_it(pair: Pair, signing_in: str) -> None:
     """[ID-03] A provider that wants the user back gets him while its answer is on the way: who waits is served too."""
