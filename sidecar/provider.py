@@ -78,6 +78,10 @@ class AuthorizationServer:
         self._reachable: bool | None = None
         self._last_error = ""
 
+    def outdated(self) -> bool:
+        """Say whether the TLS files of the settings hold something else by now."""
+        return self._http.outdated()
+
     async def token(
         self,
         form: Form,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import ssl
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -27,7 +29,7 @@ from sidecar.wire.names import Names
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidecar.settings import ProviderSettings
+    from sidecar.settings import ProviderSettings, Tls
 
 OWN_HEADERS = (("Accept", "application/json"), ("Accept-Encoding", "gzip, deflate"), ("User-Agent", "sidecar"))
 KEEP_ALIVE = 4.0
@@ -64,12 +66,18 @@ class Http:
 
     def __init__(self, settings: ProviderSettings) -> None:
         self._timeout = settings.timeout
+        self._tls = settings.tls
+        self._tls_files = _contents(settings.tls)  # first: what is written meanwhile is read again
         self._own_tls = client_context(settings.tls) if settings.tls else None
         self._server_name = settings.tls.server_name if settings.tls else None
         self._names = Names()
         self._idle: dict[Origin, list[client.Line]] = {}
         self._busy: set[client.Line] = set()
         self._closed = False
+
+    def outdated(self) -> bool:
+        """Say whether the TLS files have changed since they were read."""
+        return self._tls_files != _contents(self._tls)
 
     async def get(self, url: str) -> Reply:
         """Fetch a document."""
@@ -160,6 +168,17 @@ class Http:
         idle = self._idle.get(origin, [])
         while idle and asyncio.get_running_loop().time() - idle[0].idle_since >= KEEP_ALIVE:
             idle.pop(0).close()
+
+
+def _contents(tls: Tls | None) -> list[bytes | None]:
+    """Return what tells the contents of the TLS files from later ones; None for one that cannot be read."""
+    found: list[bytes | None] = []
+    for name in (tls.ca, tls.cert, tls.key) if tls else ():
+        try:
+            found.append(hashlib.sha256(Path(name).read_bytes()).digest() if name else b"")
+        except OSError:
+            found.append(None)
+    return found
 
 
 def _place(url: str) -> _Place | Invalid:

@@ -43,10 +43,10 @@ def providers_of(
     configured: Mapping[str, Any],
     clock: Callable[[], float],
 ) -> dict[str, AuthorizationServer]:
-    """Return the authorization servers; those whose settings are the same go on, with what they know."""
+    """Return the authorization servers; those whose settings and TLS files are the same go on, with what they know."""
     return {
         name: running[name]
-        if name in running and configured[name] == one
+        if name in running and configured[name] == one and not running[name].outdated()
         else AuthorizationServer(one, clock, random.random)
         for name, one in settings.providers.items()
     }

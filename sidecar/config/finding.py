@@ -34,6 +34,7 @@ class World:
     is_folder: Callable[[str], bool]
     open_store: Callable[[str], Store]
     check_key: Callable[[Secret], object]  # ValueError says what is wrong with a store key
+    tls_fault: Callable[[str | None, str | None, str | None], str]  # of ca, cert, key: which is of no use, or nothing
     store_kinds: tuple[str, ...]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +17,14 @@ from sidecar.config.reading import Mapping as MappingNode
 from sidecar.config.references import Files, expand
 from sidecar.config.rules import judge
 from sidecar.config.sections import Parsed, parse
-from sidecar.settings import KIB, MIB
+from sidecar.settings import KIB, MIB, Tls
 from sidecar.stores import STORES, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sidecar.model import Secret
-    from sidecar.settings import Limits, Settings, Tls
+    from sidecar.settings import Limits, Settings
 
 
 def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
@@ -71,11 +71,25 @@ def _tree(name: str, data: bytes) -> tuple[Lines, Node, list[Flaw]]:
 def _world(files: Files) -> World:
     return World(
         is_file=lambda name: Path(files.absolute(name)).is_file(),
+        tls_fault=cache(partial(_tls_fault, files)),
         is_folder=lambda name: Path(name).is_dir(),
         open_store=open_store,
         check_key=_check_key,
         store_kinds=tuple(STORES),
     )
+
+
+def _tls_fault(files: Files, ca: str | None, cert: str | None, key: str | None) -> str:
+    from sidecar.wire.dial import client_context  # noqa: PLC0415 - ssl only where there are such files
+
+    ours = {"ca": (ca,), "cert": (None, cert, key)}
+    for fault, names in ours.items():
+        try:
+            if any(names):
+                client_context(Tls(*(name and files.absolute(name) for name in names)))
+        except OSError:  # ssl.SSLError among them
+            return fault
+    return ""
 
 
 def _check_key(key: Secret) -> None:

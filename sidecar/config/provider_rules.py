@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.sections import Entry, Parsed
 
+_TLS_FILES = ("ca", "cert", "key")
 _ENDPOINTS = (
     "issuer",
     "token_endpoint",
@@ -60,17 +61,27 @@ def providers_are_encrypted(parsed: Parsed, _world: World) -> Iterator[Finding]:
 
 
 def tls_files_are_there(parsed: Parsed, world: World) -> Iterator[Finding]:
-    """Files for TLS exist, and a key has its certificate."""
+    """Files for TLS exist and hold what they should, and a key has its certificate."""
     for entry in [*parsed.providers.values(), *parsed.routes]:
         tls = entry.model.tls
-        for key in ("ca", "cert", "key") if tls is not None else ():
-            name = getattr(tls, key)
-            if name is not None and not world.is_file(name):
-                yield Finding(
-                    entry.at("tls", key), "there is no such file", "paths start at this file's folder", found=True
-                )
-        if tls is not None and tls.key and not tls.cert and "cert" not in tls.model_fields_set:
-            yield Finding(entry.at("tls", "key"), "a key needs its certificate: tls.cert", key=True)
+        names = [(key, getattr(tls, key)) for key in _TLS_FILES] if tls is not None else []
+        missing = [key for key, name in names if name is not None and not world.is_file(name)]
+        for key in missing:
+            hint = "paths start at this file's folder"
+            yield Finding(entry.at("tls", key), "there is no such file", hint, found=True)
+        if tls is not None and tls.key and not tls.cert:
+            if "cert" not in tls.model_fields_set:
+                yield Finding(entry.at("tls", "key"), "a key needs its certificate: tls.cert", key=True)
+        elif names and not missing:
+            yield from _of_use(entry, world.tls_fault(*(name for _, name in names)))
+
+
+def _of_use(entry: Entry, fault: str) -> Iterator[Finding]:
+    if fault == "ca":
+        yield Finding(entry.at("tls", "ca"), "the file holds no certificate that can be read (PEM)", found=True)
+    elif fault:
+        hint = "both are PEM, the key is that certificate's, and it needs no password"
+        yield Finding(entry.at("tls", "cert"), "this certificate and its key cannot be used", hint, found=True)
 
 
 def store_is_known(parsed: Parsed, world: World) -> Iterator[Finding]:

@@ -134,5 +134,5 @@ def client_context(tls: Tls | None) -> ssl.SSLContext:
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_alpn_protocols(["http/1.1"])
     if tls and tls.cert:
-        made.load_cert_chain(tls.cert, tls.key)
+        made.load_cert_chain(tls.cert, tls.key, password="")  # else OpenSSL asks the terminal, and all wait for it
     return made

@@ -217,6 +217,8 @@ MEANING = [
     Case("issuer-query", "providers:\n  idp: {issuer: ▶'https://a/?x', client_id: a, client_auth: none}\nunmatched: forward", "providers.idp.issuer", "expected a URL", "no query"),
     Case("CF-05-verify-false", "providers:\n  idp: {issuer: https://a, client_id: a, client_auth: none, tls: {▶verify: false}}\nunmatched: forward", "providers.idp.tls.verify", "unknown key"),
     Case("tls-file-missing", route(f"{{{APP}, tls: {{ca: ▶no-such.pem}}}}"), "routes[0].tls.ca", "there is no such file, found 'no-such.pem'"),
+    Case("tls-ca-without-certificate", route(f"{{{APP}, tls: {{ca: ▶sidecar.yaml}}}}"), "routes[0].tls.ca", "the file holds no certificate that can be read (PEM), found 'sidecar.yaml'"),
+    Case("tls-cert-without-certificate", route(f"{{{APP}, tls: {{cert: ▶sidecar.yaml, key: sidecar.yaml}}}}"), "routes[0].tls.cert", "this certificate and its key cannot be used", "needs no password"),
     Case("tls-key-alone", route(f"{{{APP}, tls: {{▶key: sidecar.yaml}}}}"), "routes[0].tls.key", "a key needs its certificate"),
     Case("store-redis-without-keys", routed("store: {url: ▶'redis://:s3cr3t-canary@redis'}"), "store.url", "needs store.keys", "sidecar keygen"),
     Case("store-redis-url", routed(f"store: {{keys: [{KEY}], url: ▶'redis://s3cr3t-canary@redis'}}"), "store.url", "write redis://"),

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 from sidecar.config import load
 from sidecar.credentials.vault import generate_key
@@ -69,11 +70,12 @@ def test_five_lines_carry_every_default(tmp_path: Path) -> None:
 
 def test_route_is_compiled_completely(tmp_path: Path) -> None:
     """Every key of a route arrives in the settings, with its own type."""
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     route = only_route(
         tmp_path,
         "{name: x, match: {host: 'A.Internal:8080', path: /api/, methods: [GET, POST]}, upstream: 'HTTPS://B.example.com:8443/v1/', "
         "strip_prefix: true, as: user, scope: 'b a', audience: aud, resource: https://r, params: {p: 1}, header: X-T, "
-        "replay: {body_limit: 1MiB, unsafe: never}, timeout: {connect: 500ms, idle: 1h}, tls: {ca: sidecar.yaml, server_name: C.d}}",
+        "replay: {body_limit: 1MiB, unsafe: never}, timeout: {connect: 500ms, idle: 1h}, tls: {ca: ca.pem, server_name: C.d}}",
     )
     assert route.match == Match("a.internal", 8080, "/api", frozenset({"GET", "POST"}))
     assert (route.upstream, route.base_path, route.strip_prefix) == (
@@ -94,7 +96,7 @@ def test_route_is_compiled_completely(tmp_path: Path) -> None:
     assert (route.header, route.replay.body_limit, route.replay.unsafe) == ("X-T", 1024 * 1024, "never")
     assert (route.timeout.connect, route.timeout.response, route.timeout.idle) == (0.5, 60.0, 3600.0)
     assert route.tls is not None
-    assert (route.tls.ca, route.tls.server_name) == (str(tmp_path / "sidecar.yaml"), "c.d")
+    assert (route.tls.ca, route.tls.server_name) == (str(tmp_path / "ca.pem"), "c.d")
 
 
 def test_sections_are_compiled_completely(tmp_path: Path) -> None:
@@ -351,7 +353,7 @@ def test_files_read_are_listed_for_the_watcher(tmp_path: Path) -> None:
     """The file itself, the files of references, and those of TLS: absolute, each once, links kept."""
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/secret").write_text("x")
-    (tmp_path / "ca.pem").write_text("x")
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     os.symlink("ca.pem", tmp_path / "link.pem")  # noqa: PTH211
     text = (
         "providers: {idp: {issuer: https://a, client_id: '${file:sub/secret}', client_secret: '${file:sub/../sub/secret}', "

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import ssl
+import subprocess
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from sidecar.model import Granted, Outcome, Secret, Unavailable
 from sidecar.provider import AuthorizationServer
-from sidecar.settings import ProviderSettings, ProviderTimeout, Tls
+from sidecar.reloading import providers_of
+from sidecar.settings import ProviderSettings, ProviderTimeout, Settings, Tls
 from tests.support.scripted_server import ScriptedServer, always, token
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
@@ -122,6 +123,44 @@ async def test_a_client_certificate_is_presented(trusted: Authority, tmp_path: P
     outcome, received = await ask(trusted.server("127.0.0.1", ask_client=True), Tls(ca=trusted.ca))
     assert isinstance(outcome, Unavailable)
     assert received == 0
+
+
+def test_tls_files_that_change_are_read_again_at_a_reload(trusted: Authority) -> None:
+    """[HR-04] An authority that was replaced in its file is trusted after the reload; others keep what they know."""
+    certified = ProviderSettings("idp", "app", issuer="https://idp.example", tls=Tls(ca=trusted.ca))
+    plain = ProviderSettings("other", "app", issuer="https://other.example")
+    settings = Settings(providers={"idp": certified, "other": plain})
+    first = providers_of(settings, {}, {}, lambda: 0)
+    assert providers_of(settings, first, settings.providers, lambda: 0) == first
+    trustme.CA().cert_pem.write_to_path(trusted.ca)
+    second = providers_of(settings, first, settings.providers, lambda: 0)
+    assert (second["idp"] is first["idp"], second["other"] is first["other"]) == (False, True)
+    Path(trusted.ca).write_text("half of a certi")
+    with pytest.raises(ssl.SSLError):
+        providers_of(settings, second, settings.providers, lambda: 0)
+
+
+def test_key_with_a_password_is_refused_and_nobody_is_asked_for_it(trusted: Authority, tmp_path: Path) -> None:
+    """[IDP-15] OpenSSL would ask the terminal, and every request would wait until somebody types."""
+    leaf = trusted.authority.issue_cert("app.example")
+    key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
+    sealed = serialization.BestAvailableEncryption(b"secret")
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(encoding, form, sealed))
+    leaf.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    paths = (trusted.ca, str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
+    code = (
+        f"from sidecar.wire.dial import client_context; from sidecar.settings import Tls; client_context(Tls(*{paths}))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as asked:
+        try:
+            assert asked.wait(20) == 1
+        finally:
+            asked.kill()
+        assert asked.stderr is not None
+        assert b"ssl.SSLError" in asked.stderr.read()
 
 
 @pytest.mark.parametrize("member", ["ca", "cert"])
