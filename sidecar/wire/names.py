@@ -93,7 +93,7 @@ class Names:
         try:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.shield(self._flight(host))
-        except TimeoutError:
+        except OSError:  # TimeoutError is one; or there are too many lookups
             self._entries[host] = late = stale._replace(asked=self._clock(), error=socket.EAI_AGAIN)
             return late
         return self._entries[host]
@@ -114,7 +114,11 @@ class Names:
             host = self._waiting.popleft()
             self._running += 1
             # A daemon: a resolver that hangs does not keep the process from ending.
-            threading.Thread(target=self._ask, args=(loop, host), name="resolver", daemon=True).start()
+            asking = threading.Thread(target=self._ask, args=(loop, host), name="resolver", daemon=True)
+            try:
+                asking.start()
+            except RuntimeError:  # the system has no thread left for us
+                loop.call_soon(self._heard, host, (), errno.ENOMEM)
 
     def _ask(self, loop: asyncio.AbstractEventLoop, host: str) -> None:
         """Look a name up; on a thread."""

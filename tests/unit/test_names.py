@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -173,3 +174,39 @@ async def test_what_is_no_host_name_has_no_address(resolver: Resolver):
     resolver.answer = UnicodeEncodeError("idna", "a..b", 0, 1, "label empty")
     with pytest.raises(OSError):  # noqa: PT011
         await resolver.names().resolve("a..b")
+
+
+async def test_name_is_found_again_after_the_system_had_no_thread_left(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+):
+    """[UP-01] The lookup has failed, and is tried again as any other: nobody waits for one that never began."""
+    known = resolver.names()
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as tight:
+        tight.setattr(threading.Thread, "start", refused)
+        failures = await asyncio.gather(*(known.resolve(f"{n}.example") for n in range(20)), return_exceptions=True)
+    assert {getattr(failure, "errno", failure) for failure in failures} == {errno.ENOMEM}
+    resolver.now += names.UNKNOWN + 0.1
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*(known.resolve(f"{n}.example") for n in range(20))) == [ONE] * 20
+
+
+async def test_stale_answer_is_used_where_too_many_names_are_being_looked_up(resolver: Resolver):
+    """[UP-01] A resolver that hangs while hundreds of names are asked for: what was found before goes on being used."""
+    known = resolver.names()
+    await known.resolve("a")
+    resolver.open.clear()
+    resolver.now += names.FRESH + 0.1
+    many = names.MOST_LOOKUPS + names.MOST_WAITING
+    waiting = [asyncio.create_task(known.resolve(f"{n}.example")) for n in range(many)]
+    await asyncio.sleep(0)
+    assert await known.resolve("a") == ONE
+    with pytest.raises(OSError):  # noqa: PT011 - its number is the resolver's
+        await known.resolve("unheard-of")
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    resolver.open.set()
