@@ -1,12 +1,13 @@
 """The decisions of a sign-in and a sign-out that need no world. Pure: random values, time and answers are arguments.
 
 What may go wrong is a `SignInError` with one of the names of `TROUBLE`; nothing that a server or a browser sent gets
-into a page or a log but an `error` code of the specifications. OpenID Connect Core section 3.1, RP-Initiated Logout
-1.0 section 2.
+into a page or a log but an `error` code of the specifications. RFC 6749 section 5.1, OpenID Connect Core section 3.1,
+RP-Initiated Logout 1.0 section 2.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.login import return_to
@@ -105,9 +106,11 @@ def pushes(login: Login, metadata: Metadata) -> bool:
     return offered and login.par != "never"
 
 
-def granted(outcome: Outcome) -> Granted:
-    """Return the tokens of a code exchange."""
+def granted(outcome: Outcome, asked: frozenset[str]) -> Granted:
+    """Return the tokens of a code exchange; a response without `scope` granted what was asked for (RFC 6749)."""
     match outcome:
+        case Granted(token) if token.scopes is None:
+            return outcome._replace(token=replace(token, scopes=asked))
         case Granted():
             return outcome
         case Unavailable(reason):

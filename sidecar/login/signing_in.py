@@ -129,9 +129,9 @@ class SigningIn:
         until = pending.begun_at + 2 * cookies.PENDING_LIFE
         if not await self._state.sign_ins.once("state", pending.state, until):
             raise SignInError("state", "replayed")
-        form = authorization.token_request(pending, code, self._redirect_uri)
+        form = authorization.token_request(pending, code, self._redirect_uri, party.registered.params)
         asked = frozenset(self._login.scopes)
-        granted = flow.granted(await party.server.token(form, asked=asked, urgency=Urgency(urgent=False)))
+        granted = flow.granted(await party.server.token(form, asked=asked, urgency=Urgency(urgent=False)), asked)
         return await self._opened(party, metadata, granted, pending)
 
     async def _opened(self, party: Party, metadata: Metadata, granted: Granted, pending: Pending) -> str:

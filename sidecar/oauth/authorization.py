@@ -83,13 +83,14 @@ def authorization_request(
     ]
 
 
-def token_request(pending: Pending, code: Secret, redirect_uri: str) -> Form:
+def token_request(pending: Pending, code: Secret, redirect_uri: str, extra: Iterable[tuple[str, str]] = ()) -> Form:
     """Return the parameters that exchange `code` (RFC 6749 section 4.1.3, RFC 7636 section 4.5)."""
     return [
         ("grant_type", "authorization_code"),
         ("code", code.reveal()),
         ("redirect_uri", redirect_uri),
         ("code_verifier", pending.verifier),
+        *extra,
     ]
 
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+from sidecar.demo.issuer import endpoints
 from sidecar.demo.issuer.signing import Signer
 from sidecar.demo.issuer.state import State
 from sidecar.errors import StoreUnavailableError
@@ -147,6 +148,42 @@ async def test_sign_in_asks_for_what_it_should(running: SignIn, browser: Browser
     assert response.headers["referrer-policy"] == "no-referrer"
     again = query_of(await browser.begin())
     assert not {asked[name] for name in ("state", "nonce", "code_challenge")} & set(again.values())
+
+
+async def test_sign_in_without_a_named_scope_serves_no_route_that_wants_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 6749 section 5.1: without `scope` the token has what was asked for, and no other scope of a route."""
+    real = State.token_response
+
+    def unnamed(self: State, *given: Any, **more: Any) -> dict[str, Any]:
+        return {name: value for name, value in real(self, *given, **more).items() if name != "scope"}
+
+    monkeypatch.setattr(State, "token_response", unnamed)
+    for scope, code in (("profiles.read", None), ("admin.write", "provider_refused")):
+        async with signing_in(tmp_path, scope=scope) as running, running.browser() as browser:
+            await browser.sign_in("alice")
+            answer = await running.call(browser)
+            assert (answer.document.get("subject"), answer.document.get("code")) == (None if code else "alice", code)
+            assert len(running.tokens) == (0 if code else 1)
+
+
+async def test_code_is_exchanged_with_the_parameters_of_the_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`providers.*.params` go with every token request: a server that needs them signs in nobody without."""
+    real, seen = endpoints.issue, []
+
+    def noting(state: State, client: Any, parameters: Any) -> Any:
+        seen.append((parameters.one("grant_type"), parameters.one("tenant")))
+        return real(state, client, parameters)
+
+    monkeypatch.setattr(endpoints, "issue", noting)
+    async with signing_in(tmp_path, provider=", params: {tenant: example}") as running, running.browser() as browser:
+        await browser.sign_in("alice")
+        running.clock.ahead += 310
+        assert (await running.call(browser)).document["subject"] == "alice"
+    assert seen == [("authorization_code", "example"), ("refresh_token", "example")]
 
 
 async def test_session_tells_the_application_who_is_signed_in(running: SignIn, browser: Browser) -> None:

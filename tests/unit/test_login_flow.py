@@ -151,23 +151,26 @@ TOKEN = Token(Secret("t"), 0, 1)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "name"),
+    ("outcome", "name", "scopes"),
     [
-        (Granted(TOKEN, None, Secret("i")), ""),
-        (GrantRefused(), "state"),
-        (ClientRefused("invalid_client"), "refused"),
-        (ClientRefused("anything"), "refused"),
-        (Unavailable("timeout"), "unavailable"),
-        (Invalid("not_json"), "invalid"),
+        (Granted(TOKEN, None, Secret("i")), "", {"openid", "a"}),
+        (Granted(replace(TOKEN, scopes=frozenset({"a"})), Secret("r")), "", {"a"}),
+        (Granted(replace(TOKEN, scopes=frozenset())), "", frozenset()),
+        (GrantRefused(), "state", None),
+        (ClientRefused("invalid_client"), "refused", None),
+        (ClientRefused("anything"), "refused", None),
+        (Unavailable("timeout"), "unavailable", None),
+        (Invalid("not_json"), "invalid", None),
     ],
 )
-def test_outcome_of_the_exchange_is_told(outcome: Any, name: str) -> None:
-    """In the words of `TROUBLE`."""
+def test_outcome_of_the_exchange_is_told(outcome: Any, name: str, scopes: set[str] | None) -> None:
+    """In the words of `TROUBLE`; a response that names no scope granted what was asked for."""
     if not name:
-        assert flow.granted(outcome) is outcome
+        token, *others = flow.granted(outcome, frozenset({"openid", "a"}))
+        assert (token.scopes, others) == (scopes, list(outcome[1:]))
         return
     with pytest.raises(SignInError) as caught:
-        flow.granted(outcome)
+        flow.granted(outcome, frozenset({"openid", "a"}))
     assert caught.value.name == name
     assert "anything" not in caught.value.reason
 
