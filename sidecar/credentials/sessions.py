@@ -131,12 +131,14 @@ class Sessions:
         names = (await asked(self._records.sessions()))[:limit]
         return [info for info in [await self._show(name) for name in names] if info is not None]
 
-    async def delete(self, session_id: str) -> bool:
+    async def delete(self, session_id: str, *, heir: Identity | None = None) -> bool:
         """Delete a session, then revoke its refresh tokens (RFC 7009); say whether there was one.
 
         From the return of the store on no instance that hears of it uses the session; revocation is best effort.
+        `heir`: who has signed in in its place. Their own former refresh token is forgotten, not revoked: many servers
+        end with it all that they have granted to this user and client, the new tokens too.
         """
-        return await self.erase(await self.name(session_id))
+        return await self.erase(await self.name(session_id), heir=heir)
 
     async def delete_listed(self, identifier: str) -> bool:
         """Delete the one session that `all` shows with this identifier; False where it is not exactly one."""
@@ -185,13 +187,14 @@ class Sessions:
         record = await self.load(name)
         return _info(name, record, self._clock()) if record else None
 
-    async def erase(self, name: str, *, wait: bool = True) -> bool:
+    async def erase(self, name: str, *, wait: bool = True, heir: Identity | None = None) -> bool:
         """Delete the session `name` and revoke its refresh tokens, see `delete`. `wait`: for the revocation too."""
         self._memory.bury(name, self._clock())
         deleted, record = await self._erase(name)
         self._memory.bury(name, self._clock())  # whoever read it before the deletion adopts nothing
-        if record is not None and record.chains:
-            revocation = asyncio.get_running_loop().create_task(self._revoke(record))
+        if record is not None:
+            chains = {provider: chain for provider, chain in record.chains.items() if not _goes_on(chain, heir)}
+            revocation = asyncio.get_running_loop().create_task(self._revoke(chains))
             self._revocations.add(revocation)
             revocation.add_done_callback(self._revocations.discard)
             if wait:
@@ -215,14 +218,14 @@ class Sessions:
                 return True, over.record
         return await asked(self._records.delete(name)), over.record
 
-    async def _revoke(self, record: SessionRecord) -> None:
+    async def _revoke(self, chains: Mapping[str, Chain]) -> None:
         async def one(provider: str, chain: Chain) -> None:
             server = self._registry.server(provider, chain.home)
             if server is not None and chain.refresh_token is not None:
                 await server.revoke(chain.refresh_token, "refresh_token")
 
-        tasks = [asyncio.ensure_future(one(provider, chain)) for provider, chain in record.chains.items()]
-        _, late = await asyncio.wait(tasks, timeout=REVOCATION_TIME)
+        tasks = [asyncio.ensure_future(one(provider, chain)) for provider, chain in chains.items()]
+        _, late = await asyncio.wait(tasks, timeout=REVOCATION_TIME) if tasks else ((), ())
         for task in late:
             task.cancel()
 
@@ -239,6 +242,12 @@ async def asked(answer: Awaitable[T]) -> T:
         return await answer
     except (StoreUnavailableError, StoreBrokenError):
         raise Refusal("store_unavailable", retry_after=1) from None
+
+
+def _goes_on(chain: Chain, heir: Identity | None) -> bool:
+    """Say whether a chain is of the person who has signed in in its place."""
+    before = chain.identity
+    return before is not None and heir is not None and before[:2] == heir[:2]
 
 
 def _info(name: str, record: SessionRecord, now: float) -> SessionInfo:

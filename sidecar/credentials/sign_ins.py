@@ -65,7 +65,7 @@ class SignIns:
         until = self._clock() + self._sessions.life.absolute
         for place in places:
             for surplus in await self._enlist(place, name, until):
-                await self._sessions.erase(surplus, wait=False)
+                await self._sessions.erase(surplus, wait=False, heir=identity)
         await self._sessions.open(name, provider, granted, identity)
         still = [name in await self._listed(place) for place in places]
         if all(still) and not await self._signed_out_after(granted.token.requested_at, identity):

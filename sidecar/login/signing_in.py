@@ -70,13 +70,13 @@ class SigningIn:
         secure = self._login.secure
         over = cookies.set_cookie(cookies.pending_name(pending.state, secure=secure), "", 0, secure=secure)
         try:
-            session_id = await self._complete(pending, parameters)
+            session_id, identity = await self._complete(pending, parameters)
         except SignInError as error:
             self._state.results[error.name] += 1
             response = page_of(error, pending)
             response.headers.add("Set-Cookie", over)
             return response
-        await self._forget(request)
+        await self._forget(request, identity)
         self._state.results["signed_in"] += 1
         life = int(self._state.sessions.life.absolute)
         return redirect(
@@ -113,8 +113,8 @@ class SigningIn:
                 return pending, parameters
         raise SignInError("state", "not_begun_here")
 
-    async def _complete(self, pending: Pending, parameters: dict[str, str]) -> str:
-        """Judge the answer, exchange the code, see who it is, store the session; return its new id.
+    async def _complete(self, pending: Pending, parameters: dict[str, str]) -> tuple[str, Identity]:
+        """Judge the answer, exchange the code, see who it is, store the session; return its new id and who it is.
 
         Anybody can come with a made-up code. So it is not urgent, and what users wait for who are signed in goes first.
         """
@@ -134,7 +134,9 @@ class SigningIn:
         granted = flow.granted(await party.server.token(form, asked=asked, urgency=Urgency(urgent=False)), asked)
         return await self._opened(party, metadata, granted, pending)
 
-    async def _opened(self, party: Party, metadata: Metadata, granted: Granted, pending: Pending) -> str:
+    async def _opened(
+        self, party: Party, metadata: Metadata, granted: Granted, pending: Pending
+    ) -> tuple[str, Identity]:
         session_id = secrets.token_urlsafe(32)  # 256 bits, new at each sign-in: nobody can have fixed it before
         try:
             identity = await self._identity(party, metadata, granted, pending)
@@ -146,7 +148,7 @@ class SigningIn:
         if not kept:
             raise SignInError("signed_out")
         _log.info("signed_in", provider=pending.provider)
-        return session_id
+        return session_id, identity
 
     async def _identity(self, party: Party, metadata: Metadata, granted: Granted, pending: Pending) -> Identity:
         algorithms = believed(metadata.id_token_algorithms)
@@ -167,11 +169,11 @@ class SigningIn:
                 raise SignInError("invalid", f"id_token_{error.reason}") from None
         raise SignInError("invalid", "id_token_unknown_key")
 
-    async def _forget(self, request: web.Request) -> None:
+    async def _forget(self, request: web.Request, identity: Identity) -> None:
         """End whatever session this browser had before: its id may be known to others, or be somebody else's."""
         for old in cookies.values(cookies_of(request), self._login.cookie):
             try:
-                await self._state.sessions.delete(old)
+                await self._state.sessions.delete(old, heir=identity)
             except Refusal as refusal:
                 _log.warning("old_session_not_deleted", reason=refusal.code)
 

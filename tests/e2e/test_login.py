@@ -226,6 +226,24 @@ async def test_second_sign_in_ends_the_first_session(running: SignIn, browser: B
     assert (await running.call(browser)).document["subject"] == "bob"
 
 
+async def test_second_sign_in_of_a_user_survives_where_a_revocation_ends_the_whole_grant(
+    running: SignIn, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[ID-03] The old id is dead, its refresh token only forgotten: many servers revoke all of a user and client."""
+    ledger = running.server.state.ledger
+    monkeypatch.setattr(ledger.__class__, "revoke", lambda self, *_: self.kill_families("alice"))
+    await browser.sign_in("alice")
+    old = browser.session
+    await browser.sign_in("alice")
+    assert browser.session not in ("", old)
+    dead = await running.ask("http://profiles.internal/me", [("Cookie", f"{COOKIE}={old}")])
+    assert dead.code == "login_required"
+    running.clock.ahead += 310
+    assert (await running.call(browser)).document["subject"] == "alice"
+    await browser.post("/oauth2/logout")
+    assert all(token.family.dead for token in ledger.refresh.values())
+
+
 async def test_planted_session_id_is_ignored(running: SignIn, browser: Browser) -> None:
     """[ID-02] Whatever id the browser brought: unknown ones are not taken, live ones end."""
     await running.sign_in("bob", "attackers-session")

@@ -156,7 +156,7 @@ async def test_oldest_of_too_many_sessions_of_a_user_ends(bench: Bench, monkeypa
     assert await opened(bench, "bob", Identity(ISSUER, "bob", "sid-b"))
     assert await alive(bench, *names, "bob") == ["s2", "s3", "s4", "bob"]
     await bench.broker.sessions.settle()
-    assert len(bench.server.revoked) == 2
+    assert bench.server.revoked == []  # many servers would end the newest with the oldest
     assert await bench.broker.sign_ins.end(ISSUER, "alice", "") == 3
     assert await alive(bench, *names, "bob") == ["bob"]
 
