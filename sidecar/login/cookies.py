@@ -26,7 +26,7 @@ PENDING_LIFE = 600
 MOST_PENDING = 8
 """Sign-ins under way in one browser: the tabs of a user."""
 MOST_BYTES = 4096
-"""Their names and values together: half of what many servers take as one Cookie line, ours among them."""
+"""Their names and values together: half of what many servers and proxies take as one Cookie line."""
 _PENDING = "sidecar_login_"
 _SEAL_VERSION = 1
 _LONGEST = 4096

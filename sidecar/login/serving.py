@@ -19,6 +19,7 @@ from aiohttp import http_parser, web
 from sidecar.admin.problems import HEADERS, Problem, document, meaning
 from sidecar.listening import accepting
 from sidecar.login.patience import IDLE, Crowd
+from sidecar.settings import KIB
 
 if TYPE_CHECKING:
     import socket
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 _BY_STATUS = {404: "not_found", 405: "method_refused", 413: "too_large", 415: "unsupported_media_type"}
 # Requests are read by llhttp everywhere: two readers of one message may differ, and nobody tests the other one.
 _ANOTHER_READER = "aiohttp has no C parser here (AIOHTTP_NO_EXTENSIONS, or built without it), and sign-in needs it"
+LINE = 16 * KIB
+FIELD = 64 * KIB
+"""Bytes of one header line: what the data path takes. Browsers put all cookies of an origin into one line."""
+MOST_WAITING = 256 * KIB
+"""Bytes that may come without completing a request: a head, or what is left of a body that nobody reads."""
 _log = structlog.get_logger()
 
 
@@ -58,12 +64,14 @@ async def serving(application: web.Application, where: Address | socket.socket) 
 class _Connection(web.RequestHandler):
     """A connection whose parse errors are problems: aiohttp would send the malformed bytes back, and log them."""
 
-    __slots__ = ("_crowd",)
+    __slots__ = ("_counted", "_crowd", "_waiting")
 
     def __init__(self, server: web.Server | None, crowd: Crowd, *, loop: asyncio.AbstractEventLoop) -> None:
         assert server is not None  # noqa: S101 - the runner is set up
-        super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE)  # type: ignore[arg-type]
+        sizes = {"max_line_size": LINE, "max_field_size": FIELD}
+        super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE, **sizes)  # type: ignore[arg-type]
         self._crowd = crowd
+        self._counted = self._waiting = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -72,6 +80,15 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._crowd.leave(self)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bound what is kept of a head: aiohttp bounds its lines alone, each by itself."""
+        self._waiting = len(data) + (self._waiting if self._request_count == self._counted else 0)
+        self._counted = self._request_count
+        if self._waiting > MOST_WAITING and self._current_request is None:
+            self.give_up()
+        else:
+            super().data_received(data)
 
     def progress(self) -> tuple[int, bool]:
         """Return how many requests have come, and whether one is under way."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import re
@@ -534,6 +535,38 @@ async def test_browser_with_long_addresses_in_many_tabs_can_still_sign_in(runnin
     assert sum(len(cookie.name) + len(cookie.value or "") for cookie in browser.client.cookies.jar) <= 4096
     assert (await browser.client.get(await browser.choose(url, "alice"))).status_code == 303
     assert (await running.call(browser)).document["subject"] == "alice"
+
+
+async def test_browser_with_many_cookies_of_the_application_signs_in_and_out(running: SignIn, browser: Browser) -> None:
+    """All of an origin's cookies come in one line: as many as an API call may bring."""
+    callback = await browser.choose(await browser.begin(), "alice")
+    for number in range(15):
+        browser.client.cookies.set(f"app{number}", "x" * 4000)
+    assert (await browser.get(callback)).status_code == 303
+    assert (await browser.get("/oauth2/session")).json()["subject"] == "alice"
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())
+    assert (await running.ask("http://profiles.internal/me", [("Cookie", cookie)])).status == 200
+    assert (await browser.post("/oauth2/logout")).status_code == 303
+
+
+async def test_endless_head_is_broken_off(running: SignIn, browser: Browser) -> None:
+    """Lines that are each short enough fill no memory, neither on a new connection nor after a request."""
+    where = urlsplit(running.public)
+    for before in (b"", b"GET /oauth2/session HTTP/1.1\r\nHost: x\r\n\r\n"):
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        writer.write(before)
+        if before:
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        writer.write(b"GET /oauth2/session HTTP/1.1\r\nHost: x\r\n")
+        with contextlib.suppress(ConnectionError):
+            for number in range(20):
+                writer.write(b"X-%d: %s\r\n" % (number, b"x" * 60_000))
+                await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+        writer.close()
+    assert (await browser.get("/oauth2/session")).status_code == 200
 
 
 async def test_sign_in_and_session_survive_a_restart(tmp_path: Path) -> None:
