@@ -98,6 +98,7 @@ class Broker:
         self._closed = False
         self.sessions = Sessions(self._registry, self._records, self._memory, clock, local=local)
         self.sessions.ended = self._writer.repairs.ended
+        self.sessions.signed_in = self._writer.repairs.signed_in
         self._attended = Attended(self.sessions.ends_at)
         self._memory.changed = self._attended.changed
         self.sign_ins = SignIns(self.sessions, self._records, clock)

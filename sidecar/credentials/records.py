@@ -98,7 +98,7 @@ class Records:
         self, name: str, plain: bytes, over: int | None, now: float, expires_at: float, attempt: int = 0
     ) -> bool:
         """Write `plain`, sealed, over the version that was read; say whether nobody had written in between."""
-        version = next_version(over, now) + 1000**attempt - 1
+        version = version_over(over, now, attempt)
         sealed = self._vault.seal(name, version, plain)
         return await self.store.put(name, sealed, expected=over, version=version, expires_at=expires_at)
 
@@ -116,12 +116,14 @@ class Records:
             _log.error("record_damaged", extra={"record": name[:20]})
             return Loaded(None, version)
 
-    async def save(self, name: str, record: SessionRecord, over: Loaded, now: float, attempt: int = 0) -> bool:
+    async def save(
+        self, name: str, record: SessionRecord, over: Loaded, now: float, attempt: int = 0, version: int | None = None
+    ) -> bool:
         """Write `record` over what was loaded; say whether nobody had written in between.
 
-        Each further `attempt` moves the version on, past one that a clock ahead of ours left behind.
+        `version` is what it gets, else the one for this `attempt`.
         """
-        version = next_version(over.version, now) + 1000**attempt - 1
+        version = version_over(over.version, now, attempt) if version is None else version
         return await self.store.put(
             name,
             self._vault.seal(name, version, encode(record)),
@@ -143,6 +145,14 @@ class Records:
         kind, tag = name.split(":", 1)
         lock = f"chain:{tag}:{provider}" if kind == "session" else name
         return self.store.lock(lock, lease=LOCK_LEASE, wait=LOCK_WAIT)
+
+
+def version_over(previous: int | None, now: float, attempt: int = 0) -> int:
+    """Return the version of a record over `previous` (None: none is there).
+
+    Each further `attempt` moves it on, past one that a clock ahead of ours left behind.
+    """
+    return next_version(previous, now) + 1000**attempt - 1
 
 
 def _expiry(name: str, record: SessionRecord) -> float:

@@ -1,11 +1,13 @@
-"""What a failover may have lost: chains that this process stored a moment ago, and sessions that it ended.
+"""What a failover may have lost: chains that this process stored a moment ago, and sessions that it began or ended.
 
 A store with replicas can answer for a write and lose it with its master; only who made the write knows of it then, and
-another instance would spend the refresh token that the store shows again. So while the store is shaken, or says that
+another instance would spend the refresh token that the store shows again, or serve the next user of a session's id with
+the former one's. So while the store is shaken, or says that
 anything may have changed, what was written within the last minute is compared, and written again where it is missing:
-well within the time for which who takes a lock waits (`renewal.HEIR_WAITS`). By compare-and-set and by the chain's
-place in time: nothing newer is overwritten, no session comes back that is gone or was signed in anew. What another
-process has changed since is left to that one. Asks no provider.
+well within the time for which who takes a lock waits (`renewal.HEIR_WAITS`). By compare-and-set, by the chain's place
+in time and the record's version: nothing newer is overwritten, no session comes back that is gone or was signed in
+anew. A chain that another process has changed since is left to that one. A store that is a file loses nothing. Asks no
+provider.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from sidecar.credentials.sight import live_chain
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from sidecar.credentials.session_record import Chain
+    from sidecar.credentials.session_record import Chain, SessionRecord
     from sidecar.credentials.sight import Kit, Trip
 
 KEPT, MOST = 60.0, 1000
@@ -36,6 +38,14 @@ class Stored(NamedTuple):
     at: float
 
 
+class SignedIn(NamedTuple):
+    """The record of a sign-in as the store has taken it, its version, and when."""
+
+    record: SessionRecord
+    version: int
+    at: float
+
+
 class Ended(NamedTuple):
     """The version of a session's record that was deleted, and when."""
 
@@ -43,7 +53,7 @@ class Ended(NamedTuple):
     at: float
 
 
-T = TypeVar("T", Stored, Ended)
+T = TypeVar("T", Stored, SignedIn, Ended)
 
 
 class Repairs:
@@ -51,29 +61,44 @@ class Repairs:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
+        self._loses = kit.records.store.shared and kit.records.store.home is None
         self._stored: dict[str, Stored] = {}  # by record, the oldest in front
+        self._signed_in: dict[str, SignedIn] = {}
         self._ended: dict[str, Ended] = {}
         self._doubted = False
 
     def stored(self, trip: Trip, chain: Chain) -> None:
         """Take note that the store has a user's chain."""
+        if not self._loses:
+            return
         before = self._stored.pop(trip.name, None)
         chains = {**(before.chains if before else {}), trip.provider: (trip, chain)}
         self._stored[trip.name] = Stored(chains, self._kit.clock())
         _tidy(self._stored, self._kit.clock())
 
+    def signed_in(self, name: str, record: SessionRecord, version: int) -> None:
+        """Take note that the store has a sign-in, and as which version of its record."""
+        if self._loses:
+            self._signed_in.pop(name, None)
+            self._signed_in[name] = SignedIn(record, version, self._kit.clock())
+            _tidy(self._signed_in, self._kit.clock())
+
     def ended(self, name: str, version: int) -> None:
         """Take note that a session was deleted, and which version of its record."""
         self._stored.pop(name, None)
+        self._signed_in.pop(name, None)
         self._ended.pop(name, None)
-        self._ended[name] = Ended(version, self._kit.clock())
-        _tidy(self._ended, self._kit.clock())
+        if self._loses:
+            self._ended[name] = Ended(version, self._kit.clock())
+            _tidy(self._ended, self._kit.clock())
 
     def changed(self, name: str) -> None:
-        """Hear that another process changed a record, or (empty) that any may have changed."""
+        """Hear that another process changed a record, or (empty) that any may have changed.
+
+        What is told by versions stays: the change may be lost as well.
+        """
         self._doubted |= not name
         self._stored.pop(name, None)
-        self._ended.pop(name, None)
 
     async def watch(self) -> None:
         """Look after what was written whenever the store may have lost some of it, for ever."""
@@ -84,12 +109,15 @@ class Repairs:
 
     async def look(self) -> None:
         """Compare what was written a moment ago with what the store has; where it is away, at the next look."""
-        self._doubted = False
-        _tidy(self._stored, self._kit.clock())
-        _tidy(self._ended, self._kit.clock())
+        self._doubted, now = False, self._kit.clock()
+        _tidy(self._stored, now)
+        _tidy(self._signed_in, now)
+        _tidy(self._ended, now)
         try:
             for name, ended in list(self._ended.items()):
                 await self._end_again(name, ended)
+            for name, signed_in in list(self._signed_in.items()):
+                await self._sign_in_again(name, signed_in)
             for stored in list(self._stored.values()):
                 for trip, chain in stored.chains.values():
                     await self._store_again(trip, chain)
@@ -108,6 +136,18 @@ class Repairs:
             if await records.save(trip.name, record, over, now, attempt):
                 self._repaired(trip.name)
                 return
+
+    async def _sign_in_again(self, name: str, signed_in: SignedIn) -> None:
+        """Where the store shows the session that was there before. Who finds none has to sign in again."""
+        over = await self._kit.records.load(name)
+        if over.record is None or over.version is None or over.version >= signed_in.version:
+            return
+        record, now = signed_in.record, self._kit.clock()
+        if self._signed_in.get(name) is signed_in and await self._kit.records.save(
+            name, record, over, now, version=signed_in.version
+        ):
+            self._repaired(name)
+            self._kit.memory.drop(name)
 
     async def _end_again(self, name: str, ended: Ended) -> None:
         over = await self._kit.records.load(name)

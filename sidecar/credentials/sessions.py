@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from sidecar.callers import session_id as session_ids
 from sidecar.credentials import handed_over
 from sidecar.credentials.entry import Peak
-from sidecar.credentials.records import SESSIONS, Loaded, Records
+from sidecar.credentials.records import SESSIONS, Loaded, Records, version_over
 from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, SessionRecord, signed_in
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
 
@@ -76,6 +76,7 @@ class Sessions:
         self._local = local
         self._revocations: set[asyncio.Task[None]] = set()
         self.ended: Callable[[str, int], None] = lambda _name, _version: None
+        self.signed_in: Callable[[str, SessionRecord, int], None] = lambda _name, _record, _version: None
         self.life = Life()
 
     async def put(self, session_id: str, provider: str, response: Mapping[str, object]) -> SessionInfo:
@@ -171,6 +172,7 @@ class Sessions:
             now = self._clock()
             record = join(over.record, now)
             if await asked(self._records.save(name, record, over, now, attempt)):
+                self.signed_in(name, record, version_over(over.version, now, attempt))
                 return record
         raise Refusal("store_unavailable", retry_after=1)
 

@@ -9,10 +9,11 @@ import pytest
 
 from sidecar.credentials import repairs
 from tests.support.credentials import OTHER_ROUTE, USER, keyed
-from tests.unit.test_broker_races import KEY, Pair, Sleeps, heir, pair, refused
+from tests.unit.test_broker_races import KEY, Pair, Sleeps, View, heir, pair, refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 __all__ = ["pair"]
 
@@ -98,6 +99,62 @@ async def test_sign_out_that_a_failover_has_lost_is_made_again(loses: Loses) -> 
         assert broker.ready(KEY, loses.clock()) is None
         assert (await refused(loses.at(broker))).name == "login_required"
     assert loses.one.counts.repairs == 1
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["replaced", "signed out and in"])
+async def test_sign_in_that_a_failover_has_lost_is_made_again_over_the_user_before(loses: Loses, ended: bool) -> None:
+    """[ID-08] [RD-07] The session's id is the next user's: the former one's token is served to nobody for it."""
+    await loses.sign_in("alice")
+    await loses.at(loses.two)
+    loses.backup()
+    if ended:
+        await loses.two.sessions.delete("alice")
+    loses.clock.now += 1
+    await loses.one.sessions.put("alice", "idp", loses.server.sign_in("bob", expires_in=1))
+    loses.clock.now += 10
+    assert await loses.at(loses.one) == "access.bob.read.3"
+    loses.fail_over()
+    if ended:
+        loses.two._writer.repairs._ended.clear()  # that one has died
+    loses.clock.now += 3
+    for _ in range(2):  # what the first makes again another may have looked for before
+        await loses.look()
+    for broker in (loses.two, loses.one):
+        assert await loses.at(broker) == "access.bob.read.3"
+    assert (loses.server.calls, loses.server.killed) == (1, [])
+
+
+async def test_sign_in_and_its_sign_out_elsewhere_that_a_failover_has_lost_both_leave_no_session(loses: Loses) -> None:
+    """[ID-04] [RD-07] Whichever of the two instances looks first, and although they hear of each other's repairs."""
+    await loses.sign_in("alice")
+    loses.backup()
+    await loses.one.sessions.put("alice", "idp", loses.server.sign_in("bob"))
+    await loses.two.sessions.delete("alice")
+    loses.fail_over()
+    loses.clock.now += 3
+    for _ in range(2):
+        await loses.look()
+    for broker in (loses.two, loses.one):
+        assert (await refused(loses.at(broker))).name == "login_required"
+
+
+async def test_file_that_is_the_store_loses_nothing_so_nothing_is_remembered_for_it(
+    loses: Loses, tmp_path: Path
+) -> None:
+    """Each record would be kept for a minute."""
+    view = View(loses.base, loses.views)
+    view.home = tmp_path / "store.db"  # type: ignore[assignment]
+    on_disk = loses.another(view)
+    for user in ("alice", "bob"):
+        await on_disk.sessions.put(user, "idp", loses.server.sign_in(user, expires_in=1))
+    loses.clock.now += 10
+    await loses.at(on_disk)
+    await on_disk.sessions.delete("bob")
+    repairs = on_disk._writer.repairs
+    assert not repairs._stored
+    assert not repairs._signed_in
+    assert not repairs._ended
+    await on_disk.close(1)
 
 
 async def test_nothing_newer_is_written_over_and_nothing_gone_comes_back(loses: Loses) -> None:
