@@ -152,7 +152,7 @@ def version_over(previous: int | None, now: float, attempt: int = 0) -> int:
 
     Each further `attempt` moves it on, past one that a clock ahead of ours left behind.
     """
-    return next_version(previous, now) + 1000**attempt - 1
+    return next_version(previous, now) + int(1000**attempt) - 1
 
 
 def _expiry(name: str, record: SessionRecord) -> float:

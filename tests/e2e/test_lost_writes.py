@@ -53,3 +53,34 @@ async def test_renewal_that_died_with_its_master_is_stored_again_before_its_refr
             await store.close()
     finally:
         redis.remove()
+
+
+@pytest.mark.slow
+async def test_sign_in_that_died_with_its_master_is_made_again_over_the_user_before() -> None:
+    """[RD-07] [ID-08] Within seconds no instance serves the former user's token for the session's id."""
+    redis, server, vault = Replicated(), Server(time.time), Vault([Secret(generate_key())])  # type: ignore[arg-type]
+    try:
+        url = redis.start().ready().url
+        stores = [open_store(url) for _ in range(2)]
+        one, two = (Broker({USER.fingerprint: USER}, {"idp": server}, store, vault) for store in stores)
+        await one.sessions.put(KEY.identity, "idp", server.sign_in("alice"))
+        for broker in (one, two):
+            assert (await broker.obtain(KEY)).token == b"access.alice.sign-in.1"
+        redis.replica.pause()
+        redis.master.ask("CLIENT", "KILL", "TYPE", "replica")
+        await one.sessions.put(KEY.identity, "idp", server.sign_in("bob"))
+        redis.master.kill()
+        redis.replica.go_on()
+        async with asyncio.timeout(30):
+            while one.counts.repairs == 0:
+                await served(one)
+                await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
+        for broker in (one, two):
+            assert await served(broker) == "access.bob.sign-in.2"
+        for part in (one, two):
+            await part.close(1)
+        for store in stores:
+            await store.close()
+    finally:
+        redis.remove()
