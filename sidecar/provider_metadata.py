@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 LIFE = 24 * 3600.0
 RETRY = 300.0  # seconds until a copy that could not be renewed is asked for again
+PAUSE = 0.5
+"""Seconds for which a look that found nothing is the answer: sign-ins and logout tokens, which anybody may send, want
+the metadata too. No longer than the shortest hold of `oauth.pacing`, whose probes are to look anew."""
 
 Found = Metadata | Unavailable | Invalid
 
@@ -48,6 +51,7 @@ class Discovery:
         self._clock = clock
         self._renew_at = 0.0
         self._flight: asyncio.Task[Found] | None = None
+        self._failed: tuple[Found, float] | None = None  # and when
         self.known: Metadata | None = None
         self._urls: tuple[str, ...] = ()
         if "token_endpoint" in self._by_hand:
@@ -58,8 +62,11 @@ class Discovery:
 
     async def metadata(self) -> Found:
         """Return the metadata, or why there is none. One who stops waiting does not stop the others' flight."""
-        if self.known is not None and self._clock() < self._renew_at:
+        now = self._clock()
+        if self.known is not None and now < self._renew_at:
             return self.known
+        if self._failed is not None and self._failed[1] <= now < self._failed[1] + PAUSE:
+            return self.known or self._failed[0]
         self._flight = flight = self._flight or asyncio.create_task(self._fly())
         if self.known is not None:
             return self.known
@@ -75,7 +82,9 @@ class Discovery:
             found = await self._look()
             if isinstance(found, Metadata):
                 self.known = found
-            self._renew_at = self._clock() + (LIFE if isinstance(found, Metadata) else RETRY if self.known else 0.0)
+            now = self._clock()
+            self._failed = None if isinstance(found, Metadata) else (found, now)
+            self._renew_at = now + (LIFE if isinstance(found, Metadata) else RETRY if self.known else 0.0)
             return found
         finally:
             self._flight = None

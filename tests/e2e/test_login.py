@@ -606,6 +606,7 @@ async def test_sign_in_while_the_provider_is_away_says_so(running: SignIn, brows
     await running.server.stop()
     refused(await browser.get("/oauth2/login"), 503)
     await running.server.start()
+    running.clock.ahead += 1
     callback = await browser.choose(await browser.begin(), "alice")
     running.server.faults.change(status=503)
     refused(await browser.client.get(callback), 503)

@@ -11,7 +11,7 @@ import pytest
 from sidecar.model import Granted, Invalid, Outcome, Secret, Unavailable
 from sidecar.oauth.metadata import Metadata
 from sidecar.provider import AuthorizationServer
-from sidecar.provider_metadata import LIFE, RETRY
+from sidecar.provider_metadata import LIFE, PAUSE, RETRY
 from sidecar.settings import ProviderSettings, ProviderTimeout
 from tests.support.scripted_server import Received, ScriptedServer, response, token, until
 
@@ -141,6 +141,19 @@ async def test_nowhere_any_metadata_is_invalid(provider: Provider) -> None:
     assert await ask(client) == Invalid("http_404")
     assert isinstance(await ask(client), Unavailable)
     assert provider.asked == [OPENID, RFC8414]
+
+
+async def test_provider_without_metadata_is_looked_at_twice_a_second_at_most(provider: Provider) -> None:
+    """[IDP-16] Sign-ins and logout tokens ask for it too, and anybody may send those; found, it serves at once."""
+    client = provider.client()
+    for _ in range(20):
+        assert await client.metadata() == Invalid("http_404")
+        assert await client.keys() == Invalid("http_404")
+    assert provider.asked == [OPENID, RFC8414]
+    provider.pages[OPENID] = provider.document()
+    provider.now += PAUSE
+    assert isinstance(await client.metadata(), Metadata)
+    assert provider.asked == [OPENID, RFC8414, OPENID]
 
 
 async def test_fifty_callers_cost_one_discovery(provider: Provider) -> None:
