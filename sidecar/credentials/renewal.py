@@ -8,7 +8,8 @@ section 4.14) alive among many instances and keys:
 * What came of it is stored before anyone is answered (`writer`).
 * An answer that comes after the timeout is not lost: it is waited for with the lock held, and stored like any other.
 * Who takes the lock over from one that never let go of it waits for a moment and reads again: the other may be alive,
-  and hold a rotated refresh token that the store did not take before the lease was over.
+  and hold a rotated refresh token that the store did not take before the lease was over. Who could not wait it out
+  leaves that to the next one.
 * `invalid_grant` ends a chain only where the store, read again, holds nothing newer than what was spent.
 
 An application's token has no refresh token to lose: where the store is away it is minted without. Where the
@@ -123,6 +124,7 @@ class Renewals:
                 _log.info("lock_inherited", extra={"record": trip.name[:20]})
                 await self._kit.sleep(HEIR_WAITS)
                 sight = await self._look(trip)
+                lease.waited_out()
             if not self._outages.may_spend(trip):
                 raise StoreUnavailableError("the store was away, and others may have spent the refresh token")
             return await self._act(trip, sight, stack, lease)

@@ -58,6 +58,9 @@ class Lease(Protocol):
         It may still be about to write what it did under the lock.
         """
 
+    def waited_out(self) -> None:
+        """Take note that the one before us had its time. Until then who comes after us inherits the lock from it too."""
+
 
 class Store(Protocol):
     """Every method may raise `StoreUnavailableError` or `StoreBrokenError`, and no foreign exception.

@@ -53,6 +53,7 @@ class _Held:
 
     def __init__(self, until: float, clock: Callable[[], float], inherited: bool) -> None:
         self.inherited = inherited
+        self.unused = inherited
         self._until = until
         self._clock = clock
         self._lost = False
@@ -65,6 +66,9 @@ class _Held:
     def extend(self, until: float) -> None:
         if not self.lost:
             self._until = until
+
+    def waited_out(self) -> None:
+        self.unused = False
 
     def lose(self) -> None:
         self._lost = True
@@ -91,7 +95,7 @@ class Leases:
                 yield held
             finally:
                 renewal.cancel()
-                await asyncio.shield(self._release(name, owner))
+                await asyncio.shield(self._release(name, owner, held.unused))
 
     async def settle(self) -> None:
         """Return when the releases that cancelled callers left to us are done."""

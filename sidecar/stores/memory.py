@@ -36,6 +36,8 @@ class _Held:
     lost = False  # nobody else can take the lock of a paused process that shares it with nobody
     inherited = False
 
+    def waited_out(self) -> None: ...
+
 
 class MemoryStore:
     """Records in a dict. `clock` returns seconds since the epoch."""

@@ -431,6 +431,7 @@ async def test_a_holder_that_could_not_renew_its_lease_is_told_from_one_that_let
             blocker.execute("ROLLBACK")
             async with two.lock("name", wait=2) as taken:
                 assert (held.lost, taken.lost, taken.inherited) == (True, False, True)
+                taken.waited_out()
         async with two.lock("name", wait=2) as taken:
             assert not taken.inherited
     await one.close()

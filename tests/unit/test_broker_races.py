@@ -43,8 +43,12 @@ class View:
         self.deaf = False
         self.lost = False
         self.inherited = False
+        self.waits_over = 0
         self.heard: Callable[[str], None] = lambda _key: None
         views.append(self)
+
+    def waited_out(self) -> None:
+        self.waits_over += 1
 
     def check(self, operation: str) -> None:
         if operation in self.away:
@@ -616,9 +620,9 @@ class Sleeps:
             await self._meanwhile()
 
 
-def heir(pair: Pair, sleeps: Sleeps) -> Broker:
+def heir(pair: Pair, sleeps: Sleeps, view: View | None = None) -> Broker:
     """Return an instance that gets any lock, and is told that nobody has let go of it."""
-    view = View(pair.base, pair.views)
+    view = view or View(pair.base, pair.views)
     view.inherited = True
 
     @asynccontextmanager
@@ -656,6 +660,27 @@ async def test_holder_that_is_dead_is_waited_for_once_and_then_renewed_after(pai
     taker = heir(pair, sleeps)
     assert await asyncio.wait_for(pair.at(taker), 5) == "access.alice.read.2"
     assert sleeps.seconds == [renewal.HEIR_WAITS]
+    await taker.close(1)
+
+
+async def test_heir_that_was_cut_off_while_it_waited_leaves_the_waiting_to_the_next(pair: Pair) -> None:
+    """[RF-04] [ST-03] The holder may still be about to write: a lock let go as if clean would be no warning of that."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    view = View(pair.base, pair.views)
+
+    async def the_store_goes_away() -> None:
+        view.away = {"get"}
+
+    sleeps = Sleeps(the_store_goes_away)
+    taker = heir(pair, sleeps, view)
+    assert (await refused(pair.at(taker))).name == "store_unavailable"
+    assert (sleeps.seconds, view.waits_over, pair.server.calls) == ([renewal.HEIR_WAITS], 0, 0)
+    view.away = set()
+    pair.clock.now += 2
+    sleeps._meanwhile = None
+    assert await pair.at(taker) == "access.alice.read.2"
+    assert (sleeps.seconds, view.waits_over) == ([renewal.HEIR_WAITS] * 2, 1)
     await taker.close(1)
 
 
