@@ -54,6 +54,7 @@ class Ahead:
         before = self._planned.get(credential.key)
         if before is not None and before[1] == credential.order:
             return before[0]
+        self.forget(credential.key)
         self._planned[credential.key] = (at, credential.order)
         heappush(self._heaps.setdefault(provider, []), (at, next(self._numbers), credential.key))
         return at

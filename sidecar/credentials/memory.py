@@ -34,7 +34,7 @@ class Memory:
     An entry is good until the next await: who waits keeps its `mark`. `folding`: whether sessions are folded at all;
     an entry with whole chains (`store.on_outage`) is not. The functions that are set from outside: `named` says under
     which name a session is stored, `changed` hears which record may have changed (empty: any), `woken` and `folded`
-    hear of hot credentials that come back from rest and go there.
+    hear of hot credentials that come back from rest and go there; `folded` also of those that are forgotten.
     """
 
     def __init__(self, *, folding: bool = True) -> None:
@@ -292,6 +292,7 @@ class Memory:
         entry.used_before = entry.used_at
         for credential in entry.credentials:
             self._chill(credential)
+            self.folded(credential)
         entry.credentials = ()
 
     def _chill(self, credential: Credential) -> None:

@@ -59,7 +59,7 @@ class Lease(Protocol):
         """
 
     def waited_out(self) -> None:
-        """Take note that the one before us had its time. Until then who comes after us inherits the lock from it too."""
+        """Take note that the one before us had its time. Until then who comes after us inherits the lock as well."""
 
 
 class Store(Protocol):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.credentials.ahead import AGAIN, AT_ONCE, Ahead
+from sidecar.credentials.ahead import AGAIN, AT_ONCE, MOST_STALE, Ahead
 from sidecar.credentials.lifecycle import ahead_at, stale_at
 from sidecar.credentials.memory import Credential
 from sidecar.model import GrantRefused, Secret, Token, Unavailable
@@ -233,6 +233,18 @@ async def test_session_that_has_ended_is_not_renewed(garden: Garden) -> None:
     await garden.broker.sessions.delete("alice")
     await garden.tend(2200)
     assert garden.server.calls == 0
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["signed out", "signed in anew"])
+async def test_sessions_that_come_and_go_leave_no_plan_behind(garden: Garden, ends: bool) -> None:
+    """Each would be kept for most of its token's life, which may be a day."""
+    for number in range(3 * MOST_STALE):
+        session = f"user{number}" if ends else "alice"
+        await garden.used(session)
+        if ends:
+            await garden.broker.sessions.delete(session)
+    assert len(garden.broker.tending) == (0 if ends else 1)
+    assert sum(map(len, garden.broker.tending._ahead._heaps.values())) <= 2 * MOST_STALE
 
 
 async def test_many_sessions_of_one_moment_are_spread(garden: Garden) -> None:
