@@ -71,11 +71,12 @@ def _edit(line: bytes, instead: bytes | None) -> tuple[bytes, bytes]:
 class RequestRules:
     """What one route does to header lines. `dropped` and `cookies` identify the caller; names are lower case."""
 
-    __slots__ = ("_actions", "_dropped", "_via", "cookies")
+    __slots__ = ("_actions", "_alike", "_dropped", "_via", "cookies")
 
     def __init__(self, dropped: Iterable[bytes], cookies: frozenset[bytes], via: str = "") -> None:
         self._via = via.encode("ascii")
         self._dropped = frozenset(dropped)
+        self._alike = frozenset(map(as_some_read_it, self._dropped | _FRAMING))
         self.cookies = cookies
         self._actions = {
             **dict.fromkeys(HOP_BY_HOP | self._dropped, _DROP),
@@ -131,8 +132,7 @@ class RequestRules:
 
     def _looks_like_ours(self, name: bytes) -> bool:
         """X_Session_Id, Content.Length: CGI-like applications take these for -, so such names may not pass either."""
-        like = as_some_read_it(name)
-        return like != name and (like in self._dropped or like in _FRAMING)
+        return as_some_read_it(name) in self._alike and name not in _FRAMING
 
     def trailers(self, trailers: list[tuple[bytes, bytes]], nominated: frozenset[bytes]) -> list[bytes]:
         """Return the trailer lines that may go on: none that frame, route, authenticate or identify.
@@ -186,7 +186,7 @@ class ResponseRules:
         for name, line in zip(headers.names, headers.lines, strict=True):
             action = self._actions.get(name)
             if action is None or action == _SET_COOKIE:
-                if name in nominated or (action and line[11:].partition(b"=")[0].strip(AROUND) in self._cookies):
+                if name in nominated or (action and _cookie_name(line) in self._cookies):
                     edits.append(_edit(line, None))
             elif action == _CODING and chunked:
                 if line != line.rstrip(b" \t"):  # some clients compare the value with its trailing white space
@@ -195,6 +195,11 @@ class ResponseRules:
                 edits.append(_edit(line, None))
         last = b"Via: 1.1 %b\r\n" % self._via if self._via else b""
         return Changes(edits, b"", last, shared=not nominated - HOP_BY_HOP)
+
+
+def _cookie_name(line: bytes) -> bytes:
+    """Return the name under which a cookie comes back: browsers send one without a name as its bare value."""
+    return line[11:].lstrip(AROUND + b"=").partition(b"=")[0].strip(AROUND)
 
 
 def _check_via(headers: Headers, pseudonym: bytes) -> None:

@@ -9,12 +9,16 @@ Linux's /proc and cgroups; where there are none, nothing is limited by memory.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import resource
 import socket
+import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 RESERVE = 256  # descriptors, or a quarter of them where there are few
@@ -43,6 +47,15 @@ def bound_unsent(sock: socket.socket) -> None:
     """
     if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+
+def unsent(transport: asyncio.WriteTransport) -> int:
+    """Return how many of the bytes that were written the peer's machine has not confirmed: those in the kernel too."""
+    count = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError):  # where the kernel does not say, they count as taken
+        answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        count += int.from_bytes(answer, sys.byteorder)
+    return count
 
 
 def notice_loss(sock: socket.socket) -> None:

@@ -8,13 +8,14 @@ half-close is an end of patience, not an end: what is on its way is delivered as
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
 from sidecar.headers import persists
 from sidecar.message import Peer
-from sidecar.wire import body
+from sidecar.wire import body, capacity
 from sidecar.wire.body import BodyReader, BrokenBodyError
 from sidecar.wire.context import NEVER, Wire
 from sidecar.wire.exchange import Exchange
@@ -148,6 +149,10 @@ class Downstream(asyncio.Protocol):
             self.ours = ends in self.wire.outgoing
         return self.ours
 
+    def ends_alike(self) -> bool:
+        """Say whether the caller cannot tell an abort from a clean end: a unix socket has no reset."""
+        return cast("socket.socket", self._transport.get_extra_info("socket")).family == socket.AF_UNIX
+
     # -- asyncio's side -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -230,7 +235,8 @@ class Downstream(asyncio.Protocol):
         if self._lingering or self._tunnel or (exchange is None and not self._buffer):
             self._give_up()
         elif exchange is None:
-            self._answer_and_close(Refusal("timeout", "The request head took too long to arrive.", close=True))
+            refusal = Refusal("timeout", "The request head took too long to arrive.", close=True)
+            self._answer_and_close(refusal, self._buffer[self._at :])
         elif not exchange.complete and not exchange.responded and exchange.errand is not None:
             refusal = Refusal("timeout", "The request body took too long to arrive.", close=True)
             exchange.errand.refuse(exchange, refusal)
@@ -260,12 +266,14 @@ class Downstream(asyncio.Protocol):
 
     def _give_up(self) -> None:
         """Close a connection that has been idle too long, or on which the rest is not taken: by the caller, mostly."""
-        unwritten = self._tunnel.unwritten() if self._tunnel else self._transport.get_write_buffer_size()
+        unwritten = self._tunnel.unwritten() if self._tunnel else capacity.unsent(self._transport)
         if 0 < unwritten < self._unwritten:  # it is taking it, if slowly
             self._unwritten = unwritten
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
-        else:
+        elif unwritten or self._tunnel:
             self.abort()
+        else:  # it has all that we had for it
+            self._transport.close()
 
     def _read_on(self) -> None:
         """Go on to the next request after an answer."""
@@ -324,7 +332,7 @@ class Downstream(asyncio.Protocol):
             head = parse_request(received, wire.limits, wire.requests)
             framing = request_framing(head)
         except Refusal as refusal:
-            self._answer_and_close(refusal)
+            self._answer_and_close(refusal, received)
             return None
         self.deadline = NEVER
         if self._paused and (framing is not EMPTY or not more):
@@ -336,7 +344,7 @@ class Downstream(asyncio.Protocol):
             self.deadline = self._judged = wire.deadlines.now + wire.limits.idle_timeout
             self._brought = 0
         if wire.begin is None:
-            self._answer_and_close(Refusal("overloaded", "No memory is left.", retry_after=1, close=True))
+            self._answer_and_close(Refusal("overloaded", "No memory is left.", retry_after=1, close=True), received)
             return exchange
         try:
             wire.begin(exchange)
@@ -361,9 +369,9 @@ class Downstream(asyncio.Protocol):
         size = len(buffer) - start
         if ends or size > limits.headers or (line_end < 0 and size >= longest):
             name = "target_too_large" if line_end < 0 or line_end - start > limits.target else "headers_too_large"
-            self._answer_and_close(Refusal(name, close=True))
+            self._answer_and_close(Refusal(name, close=True), buffer[start:])
         elif _hopeless(buffer, start, line_end, max(start, self._looked)):
-            self._answer_and_close(Refusal("bad_request", "The request head is malformed.", close=True))
+            self._answer_and_close(Refusal("bad_request", "The request head is malformed.", close=True), buffer[start:])
         else:
             self._await_head()
         return False
@@ -420,10 +428,11 @@ class Downstream(asyncio.Protocol):
         refusal = Refusal("bad_request", "The request body does not follow its framing.", close=True)
         exchange.errand.refuse(exchange, refusal)
 
-    def _answer_and_close(self, refusal: Refusal) -> None:
+    def _answer_and_close(self, refusal: Refusal, received: bytes = b"") -> None:
+        """Answer what was `received` of a request; one for HEAD without a body, whatever else is wrong with it."""
         self.keep_alive = False
         self.wire.refused(refusal.code)
-        self._transport.write(problem(refusal, close=True))
+        self._transport.write(problem(refusal, close=True, head_only=received.startswith(b"HEAD ")))
         self._linger()
 
     def _linger(self) -> None:

@@ -246,6 +246,9 @@ class Exchange:
         section = rules.section(head.headers, chunked=modern, upgrade=upgraded)
         if downstream.keep_alive or upgraded:
             return start + section + b"\r\n"
+        if framing.until_close and modern and downstream.ends_alike():
+            self._chunked_out = True
+            section += b"Transfer-Encoding: chunked\r\n"
         return b"%b%bConnection: close\r\n\r\n" % (start, section)
 
     def response_data(self, head: bytes, data: bytes) -> None:

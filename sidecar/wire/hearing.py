@@ -59,11 +59,12 @@ class Hearing:
     """
 
     __slots__ = (
-        "_cookies", "_is_mute", "_is_speaking", "_kinds", "_memos", "_mute", "_names", "_speaking", "_values",
+        "_alike", "_cookies", "_is_mute", "_is_speaking", "_kinds", "_memos", "_mute", "_names", "_speaking", "_values",
     )  # fmt: skip
 
     def __init__(self, names: frozenset[bytes], cookies: frozenset[bytes]) -> None:
         self._names = names
+        self._alike = frozenset(map(as_some_read_it, names))
         self._cookies = tuple(cookies)
         self._kinds: dict[bytes, int] = {}
         self._values: dict[bytes, int] = {}  # how many mute lines of a name are known
@@ -116,7 +117,7 @@ class Hearing:
         elif lower in (b"cookie", b"set-cookie") and lower not in self._names:
             kind = _COOKIE
         else:
-            kind = _SPEAKS if lower in self._names or as_some_read_it(lower) in self._names else _MUTE
+            kind = _SPEAKS if lower in self._names or as_some_read_it(lower) in self._alike else _MUTE
         if len(self._kinds) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
             self._kinds[name] = kind
         return kind

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from sidecar.errors import Refusal
 
 TYPE = "urn:sidecar:problem:{code}"
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def new_request_id() -> str:
@@ -51,6 +54,7 @@ def problem(
     content = orjson.dumps(document)
     lines = [
         f"HTTP/1.1 {number} {HTTPStatus(number).phrase}",
+        f"Date: {_date(time.time())}",  # RFC 9110 section 6.6.1: of these answers we are the origin server
         "Content-Type: application/problem+json",
         f"Content-Length: {len(content)}",
         f"Proxy-Status: sidecar; error={refusal.row.proxy_error}",
@@ -62,3 +66,9 @@ def problem(
     if close:
         lines.append("Connection: close")
     return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + (b"" if head_only else content)
+
+
+def _date(now: float) -> str:
+    """Return an IMF-fixdate (RFC 9110 section 5.6.7); strftime would speak the locale's language."""
+    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(now)
+    return f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{second:02} GMT"

@@ -8,6 +8,7 @@ network may deliver it: byte by byte, or split at one place.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,7 @@ from tests.support.recording_upstream import RecordingUpstream
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
     from sidecar.credentials.broker import Broker
 
@@ -217,6 +219,18 @@ class Corridor:
     def client(self, **how: Any) -> Raw:
         """Connect to the proxy."""
         return Raw(self.port, **how)
+
+    @contextmanager
+    def unix_client(self, path: Path) -> Iterator[socket.socket]:
+        """Connect to the proxy by a unix socket."""
+        server = self.run(self._loop.create_unix_server(lambda: _CutDownstream(self), path))
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(str(path))
+                yield client
+        finally:
+            self.do(server.close)
 
     def streams(self) -> list[bytes]:
         """Return the bytes that each upstream connection saw since `fresh`."""

@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Refusal
-from sidecar.headers import connection_tokens, max_forwards, one_hop_less, wants_upgrade
+from sidecar.headers import RequestRules, connection_tokens, max_forwards, one_hop_less, wants_upgrade
+from sidecar.settings import Limits
+from sidecar.wire.head import parse_request
+from sidecar.wire.hearing import Hearing
 from tests.support.heads import PLAIN_RULES, RESPONSE_RULES, TOKEN_RULES, get, request_head, response_head
 
 HOST = b"Host: up.test"
@@ -33,6 +36,22 @@ HOST = b"Host: up.test"
 def test_request_lines_that_go_on(lines: list[bytes], kept: list[bytes]):
     """The declared changes and no others."""
     assert TOKEN_RULES.lines(get(b"/", *lines).headers, b"up.test", upgrade=False) == [HOST, *kept]
+
+
+@pytest.mark.parametrize("name", [b"X-Token", b"x_TOKEN", b"X.Token", b"X_Token"])
+def test_look_alikes_of_a_configured_name_with_an_underscore_stay_behind(name: bytes):
+    """[HD-07] Where the configuration says X_Token, CGI-like applications take X-Token for it as well."""
+    rules = RequestRules([b"x_token"], frozenset())
+    hearing = Hearing(rules.speaking, frozenset())
+    kept = []
+    for lines in ([b"A: 1"], [b"A: 1", name + b": evil"]):
+        headers = parse_request(
+            b"\r\n".join([b"GET / HTTP/1.1", b"Host: a", *lines, b"", b""]), Limits(), hearing
+        ).headers
+        changes = headers.memo.setdefault("changes", rules.changes(headers, b"up.test", upgrade=False, minor=1))
+        kept.append(changes.apply(headers.section))
+    assert kept == [b"\r\nHost: up.test\r\nA: 1\r\n"] * 2
+    assert rules.trailers([(name, b"evil")], frozenset()) == []
 
 
 def test_host_is_rewritten_in_its_place_and_added_where_http_1_0_had_none():
@@ -88,6 +107,7 @@ def test_trailers_that_go_on(trailers: list[tuple[bytes, bytes]], kept: list[byt
     [
         (b"Set-Cookie: a=1", True), (b"Set-Cookie: sidecar_session=1", False), (b"set-cookie:\tsidecar_session =1; Path=/", False),
         (b"Set-Cookie: xsidecar_session=1", True), (b"Set-Cookie: a=sidecar_session=1", True), (b"X-Session-Id: a", False),
+        (b"Set-Cookie: =sidecar_session=1", False), (b"Set-Cookie:  = sidecar_session=1", False), (b"Set-Cookie: =a", True),
         (b"Keep-Alive: 5", False), (b"Date: x", True), (b"WWW-Authenticate: Basic", True), (b"Proxy-Authenticate: Basic", False),
     ],
 )  # fmt: skip

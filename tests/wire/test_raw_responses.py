@@ -15,6 +15,8 @@ from tests.support.recording_upstream import Answer as Play
 from tests.support.recording_upstream import Eof, Fin, Rst, Step, Wait, response
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.corridor import Corridor
     from tests.support.raw import Answer, Raw
 
@@ -312,6 +314,31 @@ def test_broken_off_response_is_broken_off_for_the_caller(both: dict[str, Corrid
             assert client.ended == "reset"
         _next_is_own(corridor, variant)
     assert corridor.faults == []
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("version", "ending", "told"),
+    [
+        pytest.param(b"1.1", Fin, b"2\r\nhi\r\n0\r\n\r\n", id="UP-11-until-close"),
+        pytest.param(b"1.1", Rst, b"2\r\nhi\r\n", id="UP-03-until-close-rst"),
+        pytest.param(b"1.0", Fin, b"hi", id="HD-21-until-close"),
+    ],
+)
+def test_response_until_close_goes_on_in_chunks_where_a_close_says_nothing(
+    both: dict[str, Corridor], loop: str, version: bytes, ending: Step, told: bytes, tmp_path: Path
+):
+    """[UP-03] A unix socket has no reset: what the connection's end would end is told by its last chunk, or not whole."""
+    corridor = both[loop]
+    corridor.fresh()
+    corridor.do(lambda: corridor.upstream.play([_ok(b"A: b\r\n", b"hi"), Wait(0.05), ending]))
+    with corridor.unix_client(tmp_path / "proxy.sock") as client:
+        client.sendall(b"GET /x HTTP/%b\r\nHost: app.internal\r\n\r\n" % version)
+        got = b""
+        while data := client.recv(4096):
+            got += data
+    coding = b"Transfer-Encoding: chunked\r\n" if version == b"1.1" else b""
+    assert got == b"HTTP/1.1 200 OK\r\nA: b\r\n%bConnection: close\r\n\r\n%b" % (coding, told)
 
 
 NO_ANSWER = (

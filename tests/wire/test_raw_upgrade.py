@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sidecar.settings import Limits, UpstreamTimeout
+from sidecar.wire import downstream
 from tests.support.corridor import Corridor, LoopKind
 from tests.support.judge import SMUGGLED, VARIANTS, Variant, fill, only_request, requests, sound, start
 from tests.support.recording_upstream import Fin, Rst, Wait, reread, response
@@ -442,6 +444,32 @@ def test_head_limits_hold_at_and_beyond(both: dict[str, Corridor], case: str, lo
     assert len(list(requests(corridor))) == (status == 200)
 
 
+WRONG_HEADS: dict[str, tuple[bytes, int]] = {
+    "HD-19-malformed": (b"HEAD /x HTTP/1.1\r\nHost : app.internal\r\n\r\n", 400),
+    "HD-19-malformed-first-line": (b"HEAD /x HTTP/1.1\n", 400),
+    "HD-19-ambiguous": (b"HEAD /x HTTP/1.1\r\nHost: app.internal\r\nContent-Length: 1, 1\r\n\r\n", 400),
+    "HD-19-no-host": (b"HEAD /x HTTP/1.1\r\n\r\n", 400),
+    "HD-19-unrouted": (b"HEAD /x HTTP/1.1\r\nHost: nowhere.internal\r\nConnection: close\r\n\r\n", 403),
+    "HD-19-too-many-headers": (b"HEAD /x HTTP/1.1\r\nHost: app.internal\r\n" + b"A: b\r\n" * 100 + b"\r\n", 431),
+    "HD-19-target-too-large": (b"HEAD /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: app.internal\r\n\r\n", 414),
+    "HD-19-slow": (b"\r\nHEAD /x HTTP/1.1\r\nHost: app.int", 408),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_HEADS)
+def test_refused_head_is_answered_without_a_body(impatient: Corridor, case: str):
+    """[HD-19] Whatever refuses it, a response to HEAD has no body, and tells its date (RFC 9110 sections 9.3.2, 6.6.1)."""
+    request, status = WRONG_HEADS[case]
+    impatient.fresh()
+    with impatient.client() as client:
+        got = client.send(request).until_end()
+    head, _, rest = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert re.search(rb"\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n", head)
+    assert int(head.partition(b"Content-Length: ")[2].split()[0]) > 0
+    assert rest == b""
+
+
 @pytest.fixture(scope="module", params=LOOPS)
 def impatient(request: pytest.FixtureRequest) -> Iterator[Corridor]:
     """A proxy with short deadlines and few connections."""
@@ -514,6 +542,26 @@ def test_keep_alive_connection_is_closed_when_idle(impatient: Corridor):
         began = time.monotonic()
         assert client.ends(2)
         assert 0.2 < time.monotonic() - began < 1.2
+        assert client.ended == "fin"
+
+
+@pytest.mark.parametrize("last", [b"", b"Connection: close\r\n"], ids=["idle", "last-of-a-pipeline"])
+def test_rest_that_only_the_kernel_holds_still_arrives(
+    impatient: Corridor, monkeypatch: pytest.MonkeyPatch, last: bytes
+):
+    """[SL-03] An answer that has been written and is taken slowly is not over: no deadline resets what is left of it."""
+    monkeypatch.setattr(downstream, "LINGER", 0.4)
+    impatient.fresh()
+    impatient.upstream.default = [response(b"x" * 40_000)]
+    with impatient.client(buffer=8192) as client:
+        client.send(b"GET /x HTTP/1.1\r\nHost: app.internal\r\n" + last + b"\r\n\r\n")
+        got = b""
+        while len(got) < 40_000 and (data := client.exactly(2000)):
+            got += data
+            time.sleep(0.04)
+        got += client.until_end(2)
+        assert client.ended == "fin"
+        assert len(got) > 40_000
 
 
 def test_slow_reader_is_given_up_and_its_upstream_released(impatient: Corridor):
