@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sidecar.settings import MIB
 
 if TYPE_CHECKING:
-    from sidecar.settings import Limits, ProviderSettings, Route, Settings
+    from sidecar.settings import Limits, Login, ProviderSettings, Route, Settings
 
 LEAST_MEMORY = 64 * MIB
 """What a worker may always use: most of it is shared with the others and counted for each of them."""
@@ -25,6 +25,7 @@ def share(settings: Settings, workers: int) -> Settings:
         limits=_limits(settings.limits, workers),
         providers={name: _provider(one, workers) for name, one in settings.providers.items()},
         routes=tuple(_route(route, workers) for route in settings.routes),
+        login=_login(settings.login, workers),
     )
 
 
@@ -45,6 +46,10 @@ def _provider(provider: ProviderSettings, workers: int) -> ProviderSettings:
 
 def _route(route: Route, workers: int) -> Route:
     return replace(route, requests=_part(route.requests, workers)) if route.requests else route
+
+
+def _login(login: Login | None, workers: int) -> Login | None:
+    return login and replace(login, per_second=_part(login.per_second, workers))
 
 
 def _part(amount: Amount, workers: int) -> Amount:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from sidecar.admin.process import READINGS
 from sidecar.admin.prometheus import FAMILIES, HISTOGRAM
 from sidecar.config import ConfigError, load
-from sidecar.settings import Limits, ProviderLimit, ProviderSettings, Settings
+from sidecar.settings import Limits, Login, ProviderLimit, ProviderSettings, Settings
 from sidecar.workers import cpus, merging
 from sidecar.workers.channel import Unpacker, pack
 from sidecar.workers.crew import Worker, acceptance
@@ -111,10 +112,12 @@ def test_auto_is_what_affinity_and_every_control_group_around_us_allow(files, nu
 def test_limits_of_the_program_are_divided():
     """Rounded up, never 0; what one message may be stays, and so does what is not limited."""
     idp = ProviderSettings("idp", "client", token_endpoint="https://idp", limit=ProviderLimit(1, 7))
-    whole = Settings(limits=Limits(connections=10, replay_memory=64), providers={"idp": idp}, workers=4)
+    login = Login("https://app.example", ("idp",), "sid", ("https://app.example/",), per_second=6)
+    whole = Settings(limits=Limits(connections=10, replay_memory=64), providers={"idp": idp}, login=login, workers=4)
     one = share(whole, 4)
     assert (one.limits.connections, one.limits.replay_memory, one.limits.memory) == (3, 16, None)
     assert (one.providers["idp"].limit.at_once, one.providers["idp"].limit.per_second) == (1, 2)
+    assert one.login == replace(login, per_second=2)
     assert one.limits.headers == whole.limits.headers
     assert share(whole, 1) == whole
 
