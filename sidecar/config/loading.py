@@ -118,9 +118,18 @@ def _warnings(settings: Settings, files: Files, bare: list[str]) -> list[str]:
         *(f"{place} is kept as it stands: a variable is written ${{NAME}}, a dollar sign alone $$" for place in bare),
         *(f"the * in the path of route {name} is a plain character: a path takes all below it" for name in starred),
         *(f"the comma is part of the scope {scope}: scopes are separated by spaces" for scope in _commas(settings)),
+        *_beyond_the_sign_in(settings),
         *_unusable(settings.limits),
         *(f"the token of route {name} may travel unencrypted (insecure)" for name in _exposed(settings)),
     ]
+
+
+def _beyond_the_sign_in(settings: Settings) -> Iterator[str]:
+    login = settings.login
+    for route in settings.routes if login else ():
+        if login and route.spec and route.as_ == "user" and route.provider in login.providers:
+            for scope in sorted(route.spec.scopes - {*login.scopes, "openid", "offline_access"}):
+                yield f"login.scope lacks {quoted(scope)}, which route {route.name} wants: few providers grant it later"
 
 
 def _commas(settings: Settings) -> list[str]:

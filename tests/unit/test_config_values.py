@@ -443,10 +443,23 @@ def test_every_settings_field_is_reachable() -> None:
             IDP + "routes:\n  - {match: {host: a}, upstream: https://a.example.com, as: app, scope: 'read,write x'}\n",
             "the comma is part of the scope 'read,write'",
         ),
+        (
+            IDP + "login: {public_url: https://app.example.com, scope: openid b}\nroutes:\n"
+            "  - {name: r, match: {host: a}, upstream: https://a.example.com, as: user, scope: openid offline_access a b}\n"
+            "  - {match: {host: b}, upstream: https://a.example.com, as: app, scope: x}\n",
+            "login.scope lacks 'a', which route r wants",
+        ),
         ("unmatched: forward\nlimits: {headers: 64}\n", "limits.headers of 64 bytes leaves no room"),
         ("unmatched: forward\nlimits: {memory: 400}\n", "limits.memory of 400 bytes leaves no room"),
     ],
-    ids=["CF-03-shell-variable", "RT-star-in-a-path", "PD-03-comma-in-a-scope", "header-bytes", "memory-bytes"],
+    ids=[
+        "CF-03-shell-variable",
+        "RT-star-in-a-path",
+        "PD-03-comma-in-a-scope",
+        "scope-not-asked-for",
+        "header-bytes",
+        "memory-bytes",
+    ],
 )
 def test_what_other_programs_would_read_otherwise_is_pointed_out(tmp_path, text, said):
     """What is allowed and seldom meant (`$NAME`, a `*` in a path, …) is warned about, without any secret."""
