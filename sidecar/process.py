@@ -65,12 +65,21 @@ def on_signals(stop: asyncio.Event, reload: Reload) -> None:
 
 
 def _reloading(reload: Reload) -> Callable[[], None]:
-    tasks: set[asyncio.Task[object]] = set()
+    """Reload at each signal; all that come while a reload is under way are one more after it."""
+    asked = False
+    under_way: asyncio.Task[None] | None = None
+
+    async def work() -> None:
+        nonlocal asked
+        while asked:
+            asked = False
+            await reload()
 
     def signalled() -> None:
-        task = asyncio.get_running_loop().create_task(reload())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        nonlocal asked, under_way
+        asked = True
+        if under_way is None or under_way.done():
+            under_way = asyncio.get_running_loop().create_task(work())
 
     return signalled
 

@@ -18,7 +18,8 @@ from sidecar.accepting import Acceptors
 from sidecar.admin.server import make_application
 from sidecar.assembly import Corridor, assemble, specs
 from sidecar.config import apart
-from sidecar.config.watch import changes, digest
+from sidecar.config.contents import digest
+from sidecar.config.watch import changes
 from sidecar.credentials.broker import Broker
 from sidecar.credentials.sessions import Life
 from sidecar.credentials.vault import Vault, key_ring, load_pepper
@@ -30,7 +31,7 @@ from sidecar.wire.context import Wire
 from sidecar.wire.service import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
     from contextlib import AsyncExitStack
 
     from sidecar.admin.state import AdminState
@@ -79,7 +80,9 @@ class Program:
         self._corridor: Corridor | None = None
         self._retired: list[AuthorizationServer] = []
         self._reloading = asyncio.Lock()
-        self._read = ""  # the digest of the files when they were last read again
+        self.watched = settings.files  # and those of a configuration that was refused: they may mend it
+        self._seen = settings.seen  # what they held when they were read
+        self._read = ""  # the digest of `watched` when they were last read again
         self._drained_by = 0.0  # time.monotonic()
 
     _acceptors: Acceptors
@@ -190,12 +193,12 @@ class Program:
     async def reload(self, environ: Mapping[str, str]) -> bool:
         """Read the file again and take it, whole; on any error keep what is in use and say so."""
         async with self._reloading:
-            self._read = digest(self.settings.files)
+            self._read = digest(self.watched)
             try:
                 new = await asyncio.to_thread(apart.load, self.path, environ)  # thousands of routes take their time
                 prepared = self.prepare(new)
             except (config.ConfigError, OSError, ValueError) as error:
-                self.reject(str(error))
+                self.reject(str(error), error.files if isinstance(error, config.ConfigError) else ())
                 _log.error("configuration_rejected", file=self.path, error=self.error)
                 return False
             changed = config.changed_routes(self.settings, new)
@@ -225,22 +228,28 @@ class Program:
         self.broker.reconfigure(specs(settings), providers)
         self._take(settings)
         self.admin_state.providers = tuple(settings.providers)
-        self.error = ""
+        self.error, self.watched, self._seen = "", settings.files, settings.seen
         self.metrics.reloaded(True)
 
-    def reject(self, error: str) -> None:
-        """Keep the configuration in use, and show why: `error` holds no secret."""
+    def reject(self, error: str, files: Iterable[str]) -> None:
+        """Keep the configuration in use, and show why: `error` holds no secret. `files` are those of the other one."""
         self.error = error
+        self.watched = tuple(dict.fromkeys((*self.settings.files, *files)))
+        self._seen = digest(self.watched)
         self.metrics.reloaded(False)
 
     async def watch(self, changed: Callable[[], Awaitable[object]]) -> None:
-        """Call `changed` whenever the files of the configuration in use change."""
+        """Call `changed` whenever the files of the configuration in use change, or of one refused since."""
         while True:
-            files = self.settings.files
-            async for _ in changes(files, digest(files)):
+            files = self.watched
+            async for _ in changes(files, self._seen):
                 if digest(files) != self._read:  # else a signal has had it read already
                     await changed()
-                if self.settings.files != files:
+                async with self._reloading:  # that signal's reload may bring other files
+                    moved = self.watched != files
+                if moved:
+                    if digest(files) != self._read:  # written again while it was read
+                        await changed()
                     break
 
     # -- the end ------------------------------------------------------------------------------------------------

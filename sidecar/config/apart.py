@@ -58,7 +58,7 @@ class Reading:
         """Wait for the configuration, and return it or raise `ConfigError`, as `config.load` would."""
         told = _told(self._child) if self._child else None
         if isinstance(told, tuple):
-            raise config.ConfigError(told)
+            raise config.ConfigError(*told)
         return told or config.load(self._path, self._environ)
 
 
@@ -91,13 +91,13 @@ def _spawned(path: str, environ: Mapping[str, str]) -> _Child | None:
     return _Child(process.stdout, process.wait) if process.stdout else None
 
 
-def _told(child: _Child) -> Settings | tuple[config.Problem, ...] | None:
+def _told(child: _Child) -> Settings | tuple[tuple[config.Problem, ...], tuple[str, ...]] | None:
     """Return what the child found, None where it did not come to an end, or is of another version by now."""
     with child.pipe:
         text = io.BytesIO(child.pipe.read())
     if child.wait() or pickle.load(text) != _shape():  # noqa: S301 - our own child's
         return None
-    found: Settings | tuple[config.Problem, ...] = pickle.load(text)  # noqa: S301
+    found: Settings | tuple[tuple[config.Problem, ...], tuple[str, ...]] = pickle.load(text)  # noqa: S301
     return found
 
 
@@ -119,7 +119,7 @@ def _answer(path: str, environ: Mapping[str, str], pipe: int) -> NoReturn:
     try:
         found: Any = config.load(path, environ)
     except config.ConfigError as error:
-        found = error.problems
+        found = error.problems, error.files
     with os.fdopen(pipe, "wb") as file:
         pickle.dump(_shape(), file)
         _Pickler(file).dump(found)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _LABELS = {"sessions": "callers.session", "session_life": "sessions", "apps": "callers.apps"}
 _BY_NAME = ("routes", "apps", "providers")
-_NOT_TOLD = ("files", "warnings")
+_NOT_TOLD = ("files", "seen", "warnings")
 
 
 def changed_routes(old: Settings, new: Settings) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.config.compiling import compiled
+from sidecar.config.contents import digest
 from sidecar.config.document import Document, unreadable
 from sidecar.config.finding import World
 from sidecar.config.lines import Lines
@@ -33,7 +34,8 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
     `environ` is where `${NAME}` looks; `${file:PATH}` starts at the file's own folder. No other exception is raised.
     """
     name = str(path)
-    lines, root, flaws = _tree(name, _bytes(name))
+    data = _bytes(name)
+    lines, root, flaws = _tree(name, data)
     files = Files(Path(name).parent)
     document = Document(lines, root, flaws)
     parsed = parse(document, document.data(partial(expand, environ=environ, read=files.text)))
@@ -43,8 +45,11 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
         document.report(finding.path, finding.message, finding.hint, key=finding.key, found=finding.found)
     document.finish()
     if document.problems:
-        raise ConfigError(document.problems)
-    return _settings(name, parsed, files, document.bare)
+        raise ConfigError(document.problems, files.asked_for)
+    settings = _settings(name, parsed, files, document.bare)
+    seen = digest(settings.files)
+    same = not Path(name).is_file() or _bytes(name) == data
+    return replace(settings, seen=seen if same else "")
 
 
 def _bytes(name: str) -> bytes:
@@ -70,7 +75,7 @@ def _tree(name: str, data: bytes) -> tuple[Lines, Node, list[Flaw]]:
 
 def _world(files: Files) -> World:
     return World(
-        is_file=lambda name: Path(files.absolute(name)).is_file(),
+        is_file=files.is_file,
         tls_fault=cache(partial(_tls_fault, files)),
         is_folder=lambda name: Path(name).is_dir(),
         open_store=open_store,

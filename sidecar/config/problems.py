@@ -42,9 +42,13 @@ class Problem(NamedTuple):
 
 
 class ConfigError(Exception):
-    """A configuration that is refused, with every problem found in it, in the order of the file."""
+    """A configuration that is refused, with every problem found in it, in the order of the file.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    `files` are those that it names, whether they are there or not: a change of one may mend it.
+    """
+
+    def __init__(self, problems: Iterable[Problem], files: Iterable[str] = ()) -> None:
+        self.files = tuple(files)
         self.problems = tuple(sorted(problems, key=lambda p: (p.line, p.column, p.key, p.message)))
         super().__init__(self.problems)
 

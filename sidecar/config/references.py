@@ -31,12 +31,24 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._texts: dict[str, str] = {}
+        self._others: dict[str, None] = {}
         self.open_to_all: set[str] = set()  # files that every user of the machine may read
 
     @property
     def names(self) -> tuple[str, ...]:
         """Absolute names of the files asked for, whether they could be read or not."""
         return tuple(self._texts)
+
+    @property
+    def asked_for(self) -> tuple[str, ...]:
+        """`names`, and those of which only was asked whether they are there."""
+        return (*self._texts, *self._others)
+
+    def is_file(self, name: str) -> bool:
+        """Say whether there is such a file."""
+        path = self.absolute(name)
+        self._others[path] = None
+        return os.path.isfile(path)  # noqa: PTH113
 
     def absolute(self, name: str) -> str:
         """Return the file's absolute name, symbolic links kept as they are."""

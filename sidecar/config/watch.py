@@ -8,10 +8,10 @@ something moved, since times change without them. It decides nothing about what 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sidecar.config.contents import digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -22,18 +22,6 @@ LONGEST_BURST = 10  # such pauses; then contents are compared all the same
 LOOK_ANYWAY = 5.0  # seconds after which contents are compared though nothing moved (coarse clocks)
 
 Marks = tuple[tuple[int, ...], ...]
-
-
-def digest(files: Sequence[str]) -> str:
-    """Return a hash over the names and contents of the files. A file that cannot be read counts as absent."""
-    total = hashlib.sha256()
-    for name in files:
-        try:
-            content = hashlib.sha256(Path(name).read_bytes()).hexdigest()
-        except OSError as error:
-            content = f"errno {error.errno}"
-        total.update(f"{name}\0{content}\0".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
 
 
 async def changes(files: Sequence[str], seen: str | None = None) -> AsyncIterator[None]:

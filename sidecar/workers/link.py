@@ -105,7 +105,8 @@ class Link:
                 self._prepared = None
                 self._watch()
             case "reject":
-                self._program.reject(message["error"])
+                self._program.reject(message["error"], message["files"])
+                self._watch()
                 if self._prepared is not None:
                     self._program.discard(self._prepared)
                     self._prepared = None
@@ -130,7 +131,7 @@ class Link:
         return ""
 
     def _watch(self) -> None:
-        """Watch the files of the configuration that is in use now."""
+        """Watch the files of the configuration that is in use now, and of one refused since."""
         if self._watcher is not None:
             self._watcher.cancel()
         self._watcher = asyncio.get_running_loop().create_task(self._program.watch(self._changed))

@@ -15,7 +15,7 @@ import structlog
 
 from sidecar import config
 from sidecar.config import apart
-from sidecar.config.watch import digest
+from sidecar.config.contents import digest
 from sidecar.reloading import refuse_fixed
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Reloads:
         self._told: list[int] = []
         self._waiting: set[int] = set()
         self._again = False
-        self._seen = digest(settings.files)
+        self._files = settings.files  # and those of a configuration that was refused: they may mend it
+        self._seen = settings.seen
         self._results = Counter(ok=1)
         self._last_success = time.time()
         self._valid = True
@@ -69,7 +70,7 @@ class Reloads:
 
     def changed(self) -> None:
         """Hear from a worker that the files have changed: each of them says so, the first one counts."""
-        if digest(self.settings.files) != self._seen:
+        if digest(self._files) != self._seen:
             self.ask()
 
     def ask(self) -> None:
@@ -77,7 +78,7 @@ class Reloads:
         if self._reading is not None or self.preparing:
             self._again = True
             return
-        self._again, self._seen = False, digest(self.settings.files)
+        self._again, self._seen = False, digest(self._files)
         self._reading = apart.Reading(self._path, self._environ)
         if self._reading.descriptor is None:
             self._read()
@@ -88,7 +89,8 @@ class Reloads:
         """Hear from a worker that it can take the new configuration, or why not."""
         if error and number in self._waiting:
             self._reject(error)
-        self.gone(number)
+        else:
+            self.gone(number)
 
     def gone(self, number: int) -> None:
         """Wait no longer for a worker that has prepared or ended: the next one gets what will be in use then."""
@@ -117,7 +119,7 @@ class Reloads:
             new = reading.settings()
             refuse_fixed(self.settings, new)
         except (config.ConfigError, OSError, ValueError) as error:
-            self._reject(str(error))
+            self._reject(str(error), error.files if isinstance(error, config.ConfigError) else ())
             return
         self._new, self._waiting, self.until = new, set(self._told), time.monotonic() + PATIENCE
         text = base64.b64encode(apart.packed(new)).decode("ascii")
@@ -126,10 +128,8 @@ class Reloads:
     def _commit(self) -> None:
         assert self._new is not None  # noqa: S101 - it is pending
         changed = config.changed_routes(self.settings, self._new)
-        if digest(self.settings.files) != self._seen:  # written again since it was read
-            self._again = True
         self.settings = self._new
-        self._seen = digest(self.settings.files)
+        self._see(self.settings.files, self.settings.seen)
         self._results["ok"] += 1
         self._last_success, self._valid = time.time(), True
         self._tell_all({"do": "commit"})
@@ -138,12 +138,19 @@ class Reloads:
             _log.warning("configuration_warning", warning=warning)
         self._end()
 
-    def _reject(self, error: str) -> None:
+    def _reject(self, error: str, files: tuple[str, ...] = ()) -> None:
         self._results["failed"] += 1
         self._valid = False
-        self._tell_all({"do": "reject", "error": error})
+        watched = tuple(dict.fromkeys((*self.settings.files, *files)))
+        self._see(watched, digest(watched))
+        self._tell_all({"do": "reject", "error": error, "files": self._files})
         _log.error("configuration_rejected", file=self._path, error=error)
         self._end()
+
+    def _see(self, files: tuple[str, ...], seen: str) -> None:
+        """Look at these files from now on; where the others were written again since they were read, read once more."""
+        self._again = self._again or digest(self._files) != self._seen
+        self._files, self._seen = files, seen
 
     def _end(self) -> None:
         self._new, self.until = None, None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import signal
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.program import ENVIRON, whole
+from sidecar import process
+from tests.support.program import ENVIRON, until, whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,3 +65,78 @@ async def test_warnings_of_a_reload_are_logged(tmp_path: Path) -> None:
         with capture_logs() as lines:
             assert await run.program.reload(ENVIRON)
         assert ["limits.headers of 512" in line["warning"] for line in lines if "warning" in line] == [True]
+
+
+@asynccontextmanager
+async def watching(folder: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[Whole]:
+    """Run everything, and look often for changed files."""
+    patch.setattr("sidecar.config.watch.LOOK", 0.01)
+    patch.setattr("sidecar.config.watch.QUIET", 0.01)
+    async with whole(folder) as run:
+        watcher = asyncio.create_task(run.program.watch(partial(run.program.reload, ENVIRON)))
+        await asyncio.sleep(0)  # it has looked once
+        try:
+            yield run
+        finally:
+            watcher.cancel()
+
+
+async def test_secret_that_comes_after_the_configuration_naming_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HR-02] Refused while the file is not there; taken when it is, without another word; its changes are noticed."""
+    async with watching(tmp_path, monkeypatch) as run:
+        append(run, "via: ${file:late}\n")
+        await until(lambda: run.program.error)
+        for text in ("one", "another"):
+            await asyncio.to_thread((tmp_path / "late").write_text, text)
+            await until(lambda text=text: run.program.settings.via == text)
+        assert not run.program.error
+
+
+async def test_files_that_a_signal_brought_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HR-05] The watch notices the change while the signal's reload is still reading: it looks at the new files too."""
+    secret = tmp_path / "secret"
+    async with watching(tmp_path, monkeypatch) as run:
+        await asyncio.to_thread(secret.write_text, "one")
+        append(run, "via: ${file:secret}\n")
+        assert await run.program.reload(ENVIRON)
+        await asyncio.to_thread(secret.write_text, "another")
+        await until(lambda: run.program.settings.via == "another")
+
+
+async def test_signals_during_a_reload_are_one_more_reload() -> None:
+    """A storm of SIGHUP costs as many reloads as can begin one after the other; the last signal is not lost."""
+    began, go_on = 0, asyncio.Event()
+
+    async def reload() -> None:
+        nonlocal began
+        began += 1
+        await go_on.wait()
+
+    process.on_signals(asyncio.Event(), reload)
+    try:
+        for _ in range(20):
+            signal.raise_signal(signal.SIGHUP)
+            await asyncio.sleep(0)
+        await until(lambda: began == 1)
+        go_on.set()
+        await until(lambda: began == 2)
+        await asyncio.sleep(0)
+        assert began == 2
+        signal.raise_signal(signal.SIGHUP)
+        await until(lambda: began == 3)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+async def test_change_while_the_sidecar_starts_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HR-05] Written after it was read and before anybody looks for changes: a store that is away makes that long."""
+    monkeypatch.setattr("sidecar.config.watch.LOOK", 0.01)
+    monkeypatch.setattr("sidecar.config.watch.QUIET", 0.01)
+    async with whole(tmp_path) as run:
+        append(run, "via: someone\n")
+        watcher = asyncio.create_task(run.program.watch(partial(run.program.reload, ENVIRON)))
+        await until(lambda: run.program.settings.via == "someone")
+        watcher.cancel()

@@ -53,13 +53,15 @@ def test_settings_read_apart_are_the_same_secrets_included(tmp_path) -> None:
 
 def test_problems_found_apart_are_the_same(tmp_path) -> None:
     """Every problem comes back with its place, and none shows a secret."""
-    path = write(tmp_path, TEXT.replace("client_id", "client_ib") + "rotes: []\n")
+    more = "rotes: []\nvia: ${file:late}\n"
+    path = write(tmp_path, TEXT.replace("client_id", "tls: {ca: ca.pem}, client_ib") + more)
     told = []
     for load in (apart.load, config.load):
         with pytest.raises(ConfigError) as caught:
             load(path, {"SECRET": CANARY})
         told.append(caught.value)
     assert told[0].problems == told[1].problems
+    assert told[0].files == told[1].files == (str(tmp_path / "late"), str(tmp_path / "ca.pem"))
     assert str(told[0]) == str(told[1])
     assert CANARY not in str(told[0])
 

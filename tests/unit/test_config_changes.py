@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.config import changed_routes, watch
-from sidecar.config.watch import changes, digest
+from sidecar.config.contents import digest
+from sidecar.config.watch import changes
 from tests.support.config import settings
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -426,6 +427,7 @@ def test_every_settings_field_is_reachable() -> None:
         "session_life",
         "apps",
         "files",
+        "seen",
         "warnings",
     }
     assert named == set(File.model_fields) - {"version", "callers", "sessions"}
@@ -466,3 +468,16 @@ def test_what_other_programs_would_read_otherwise_is_pointed_out(tmp_path, text,
     [warning] = settings(tmp_path, text).warnings
     assert said in warning
     assert "CANARY" not in warning
+
+
+def test_configuration_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """What a process substitution gives is there for one reading; nobody waits for more of it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    keep = os.open(pipe, os.O_RDWR)
+    os.write(keep, b"via: x\nunmatched: forward\n")
+    writer = threading.Timer(0.1, os.close, [keep])
+    writer.start()
+    made = load(pipe, {})
+    writer.join()
+    assert (made.via, made.files) == ("x", (str(pipe),))

@@ -61,3 +61,36 @@ def test_change_between_reading_and_commit_is_read_too(tmp_path: Path, monkeypat
     assert reloads.settings.via == "third"
     reloads.changed()
     assert office.told == ["prepare", "commit", "prepare", "commit"]
+
+
+def test_file_that_a_refused_configuration_names_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HR-02] A secret that comes later than the configuration that names it: read again, and taken."""
+    monkeypatch.setattr(apart, "Reading", ReadHere)
+    path = write(tmp_path, IDP + ROUTE)
+    office = Office()
+    reloads = Reloads(config.load(path, ENVIRON), str(path), ENVIRON, office)
+    write(tmp_path, IDP + ROUTE + "via: ${file:late}\n")
+    reloads.changed()
+    reloads.changed()
+    assert office.told == ["reject"]
+    write(tmp_path, "someone", "late")
+    reloads.changed()
+    reloads.prepared(0, "")
+    assert office.told == ["reject", "prepare", "commit"]
+    assert reloads.settings.via == "someone"
+    write(tmp_path, "another", "late")
+    reloads.changed()
+    assert office.told[3:] == ["prepare"]
+
+
+def test_change_while_a_configuration_is_refused_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HR-05] A file that is mended while workers look at it is read once more."""
+    monkeypatch.setattr(apart, "Reading", ReadHere)
+    path = write(tmp_path, IDP + ROUTE)
+    office = Office()
+    reloads = Reloads(config.load(path, ENVIRON), str(path), ENVIRON, office)
+    write(tmp_path, IDP + ROUTE + "via: second\n")
+    reloads.ask()
+    write(tmp_path, IDP + ROUTE + "via: third\n")
+    reloads.prepared(0, "of no use")
+    assert office.told == ["prepare", "reject", "prepare"]
