@@ -31,7 +31,7 @@ LIVE = "value IS NOT NULL AND (expires_at IS NULL OR expires_at > :now)"
 GET = f"SELECT value, version, crc = {CRC}, expires_at FROM records WHERE key = :key AND {LIVE}"  # noqa: S608
 KEYS = f"SELECT key FROM records WHERE key >= :low AND key < :high AND {LIVE} ORDER BY key"  # noqa: S608
 VERSION = f"SELECT version, {LIVE} FROM records WHERE key = :key"  # noqa: S608
-# A lease cannot end later than one lease from now, unless the clock was set back: then it does not count.
+# A lease cannot end later than one lease from now, unless the machine was started anew: then it does not count.
 HELD = "SELECT 1 FROM locks WHERE name = ?1 AND expires_at > ?2 AND expires_at <= ?2 + lease"
 SWEEP = (
     """UPDATE records SET value = NULL, expires_at = expires_at + :life,
@@ -39,7 +39,7 @@ SWEEP = (
         WHERE key IN (SELECT key FROM records WHERE expires_at <= :now AND value IS NOT NULL LIMIT 1000)""",
     """DELETE FROM records
         WHERE key IN (SELECT key FROM records WHERE expires_at <= :now AND value IS NULL LIMIT 1000)""",
-    "DELETE FROM locks WHERE expires_at + :life <= :now",
+    "DELETE FROM locks WHERE expires_at NOT BETWEEN :ticks - :life AND :ticks + :life",
 )
 """Expired records lose their value and keep their version for a time; then they go. So do locks that nobody let go."""
 INHERITED = "+"
@@ -48,11 +48,18 @@ OURS = "name = :name AND owner IN (:owner, :mark || :owner)"
 
 
 class SqliteRecords:
-    """The blocking operations on the file at `path`. `clock` returns seconds since the epoch."""
+    """The blocking operations on the file at `path`.
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    `clock` returns seconds since the epoch; `ticks` those of a clock that all processes of the machine share and nobody
+    sets: leases end by it, as their holders count them.
+    """
+
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic
+    ) -> None:
         self._file = SqliteFile(path)
         self._clock = clock
+        self._ticks = ticks
         self._writer = token_hex(8)
         self._seen: int | None = None  # the last change that we know of
         self._looked_at: tuple[Connection, int] | None = None  # where, and its data_version
@@ -99,19 +106,19 @@ class SqliteRecords:
             if self._held(connection, name):
                 return Taken.NO
             left = connection.execute("SELECT 1 FROM locks WHERE name = ?", (name,)).fetchone()
-            row = (name, INHERITED + owner if left else owner, lease, self._clock() + lease)
+            row = (name, INHERITED + owner if left else owner, lease, self._ticks() + lease)
             connection.execute("INSERT OR REPLACE INTO locks VALUES (?, ?, ?, ?)", row)
         return Taken.INHERITED if left else Taken.CLEAN
 
     def renew(self, name: str, owner: str, lease: float) -> bool:
         """See `Locks.renew`."""
-        ours = {"name": name, "owner": owner, "mark": INHERITED, "ends": self._clock() + lease}
+        ours = {"name": name, "owner": owner, "mark": INHERITED, "ends": self._ticks() + lease}
         with self._transaction() as connection:
             return connection.execute(f"UPDATE locks SET expires_at = :ends WHERE {OURS}", ours).rowcount == 1  # noqa: S608
 
     def release(self, name: str, owner: str, unused: bool = False) -> None:
         """See `Locks.release`."""
-        ours = {"name": name, "owner": owner, "mark": INHERITED, "now": self._clock()}
+        ours = {"name": name, "owner": owner, "mark": INHERITED, "now": self._ticks()}
         with self._transaction() as connection:
             if unused:
                 give_back = f"UPDATE locks SET expires_at = :now WHERE {OURS} AND owner <> :owner"  # noqa: S608
@@ -176,14 +183,14 @@ class SqliteRecords:
         connection.execute("DELETE FROM changes WHERE seq <= ?", ((change or 0) - CHANGES_KEPT,))
 
     def _held(self, connection: Connection, name: str) -> bool:
-        return connection.execute(HELD, (name, self._clock())).fetchone() is not None
+        return connection.execute(HELD, (name, self._ticks())).fetchone() is not None
 
     def _sweep(self, connection: Connection) -> None:
         now = self._clock()
         if abs(now - self._swept_at) >= SWEEP_EVERY:
             self._swept_at = now
             for statement in SWEEP:
-                connection.execute(statement, {"now": now, "life": TOMBSTONE_LIFE})
+                connection.execute(statement, {"now": now, "ticks": self._ticks(), "life": TOMBSTONE_LIFE})
 
 
 def open_store(url: str) -> Store:
