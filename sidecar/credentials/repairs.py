@@ -28,6 +28,9 @@ KEPT, MOST = 60.0, 1000
 PULSE = 1.0
 """Seconds between two looks whether the store is shaken."""
 ATTEMPTS = 5
+AT_ONCE = 8
+"""Records looked at together: a thousand of them, one after the other, outlast the wait of who takes a lock."""
+STORE_FAULTS = (StoreUnavailableError, StoreBrokenError)
 _log = logging.getLogger(__name__)
 
 
@@ -113,16 +116,24 @@ class Repairs:
         _tidy(self._stored, now)
         _tidy(self._signed_in, now)
         _tidy(self._ended, now)
-        try:
-            for name, ended in list(self._ended.items()):
-                await self._end_again(name, ended)
-            for name, signed_in in list(self._signed_in.items()):
-                await self._sign_in_again(name, signed_in)
-            for stored in list(self._stored.values()):
-                for trip, chain in stored.chains.values():
-                    await self._store_again(trip, chain)
-        except (StoreUnavailableError, StoreBrokenError):
-            self._doubted = True
+        names = list({**self._ended, **self._signed_in, **self._stored})
+        for begun in range(0, len(names), AT_ONCE):
+            looks = await asyncio.gather(*map(self._look_at, names[begun : begun + AT_ONCE]), return_exceptions=True)
+            for failure in filter(None, looks):
+                if not isinstance(failure, STORE_FAULTS):
+                    raise failure
+                self._doubted = True
+            if self._doubted:
+                return
+
+    async def _look_at(self, name: str) -> None:
+        if (ended := self._ended.get(name)) is not None:
+            await self._end_again(name, ended)
+        if (signed_in := self._signed_in.get(name)) is not None:
+            await self._sign_in_again(name, signed_in)
+        if (stored := self._stored.get(name)) is not None:
+            for trip, chain in stored.chains.values():
+                await self._store_again(trip, chain)
 
     async def _store_again(self, trip: Trip, chain: Chain) -> None:
         records, now = self._kit.records, self._kit.clock()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from sidecar.stores.contract import Record
+
 __all__ = ["pair"]
 
 
@@ -136,6 +138,26 @@ async def test_sign_in_and_its_sign_out_elsewhere_that_a_failover_has_lost_both_
         await loses.look()
     for broker in (loses.two, loses.one):
         assert (await refused(loses.at(broker))).name == "login_required"
+
+
+async def test_many_lost_writes_are_looked_for_together(loses: Loses) -> None:
+    """[RD-07] A thousand questions in turn would take longer than who takes a lock waits."""
+    for number in range(3 * repairs.AT_ONCE):
+        await loses.sign_in(f"user{number}")
+    view, under_way, most = loses.views[0], 0, 0
+    found = view.get
+
+    async def get(key: str) -> Record | None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return await found(key)
+
+    view.get = get  # type: ignore[method-assign]
+    await loses.one._writer.repairs.look()
+    assert most == repairs.AT_ONCE
 
 
 async def test_file_that_is_the_store_loses_nothing_so_nothing_is_remembered_for_it(
