@@ -214,6 +214,7 @@ class Downstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.blocked = True
+        self._unwritten = sys.maxsize
         if self.exchange is not None:
             self.exchange.pause_response()
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
@@ -240,7 +241,7 @@ class Downstream(asyncio.Protocol):
         elif not exchange.complete and not exchange.responded and exchange.errand is not None:
             refusal = Refusal("timeout", "The request body took too long to arrive.", close=True)
             exchange.errand.refuse(exchange, refusal)
-        else:
+        elif not (self.blocked and self._is_taking()):
             exchange.abort()
 
     def drain(self) -> None:
@@ -266,14 +267,21 @@ class Downstream(asyncio.Protocol):
 
     def _give_up(self) -> None:
         """Close a connection that has been idle too long, or on which the rest is not taken: by the caller, mostly."""
-        unwritten = self._tunnel.unwritten() if self._tunnel else capacity.unsent(self._transport)
-        if 0 < unwritten < self._unwritten:  # it is taking it, if slowly
-            self._unwritten = unwritten
-            self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
-        elif unwritten or self._tunnel:
+        if self._is_taking():
+            return
+        if self._tunnel or capacity.unsent(self._transport):
             self.abort()
         else:  # it has all that we had for it
             self._transport.close()
+
+    def _is_taking(self) -> bool:
+        """Say whether some of what was written has been taken since this was last asked; then ask again later."""
+        unwritten = self._tunnel.unwritten() if self._tunnel else capacity.unsent(self._transport)
+        if not 0 < unwritten < self._unwritten:
+            return False
+        self._unwritten = unwritten
+        self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
+        return True
 
     def _read_on(self) -> None:
         """Go on to the next request after an answer."""

@@ -592,6 +592,21 @@ def test_reader_that_is_slow_but_steady_gets_everything(impatient: Corridor):
     assert got > 900_000
 
 
+def test_reader_that_takes_little_at_a_time_gets_everything(impatient: Corridor):
+    """[SL-03] Also where what is taken between two deadlines makes no room for anything further."""
+    impatient.fresh()
+    impatient.upstream.default = [response(b"x" * 600_000)]
+    with impatient.client(buffer=8192) as client:
+        client.send(b"GET /x HTTP/1.1\r\nHost: app.internal\r\nConnection: close\r\n\r\n")
+        got = b""
+        for _ in range(25):
+            got += client.exactly(2000)
+            time.sleep(0.04)
+        got += client.until_end()
+    assert client.ended == "fin"
+    assert len(got) > 600_000
+
+
 def test_connection_over_the_limit_is_told_so_and_the_others_go_on(impatient: Corridor):
     """[OV-01] The connection beyond the limit gets 503 with Retry-After; when one leaves, the next is served."""
     impatient.fresh()
