@@ -1,6 +1,6 @@
 """Which route's token is bought where: the token specs of the configuration, each tied to its authorization server.
 
-Decides only. What the previous configuration named stays known for the requests that are still on their way through it.
+Decides only. What former configurations named stays known for the requests that are still on their way through them.
 A refresh token is only ever looked up together with the issuer and client that it came from (`home`).
 """
 
@@ -46,6 +46,10 @@ class AuthorizationServer(Protocol):
         """Ask for the revocation of a token (RFC 7009)."""
 
 
+FORMER = 1000
+"""Specs of configurations before the last one that are kept for requests on their way: answers take their time."""
+
+
 class Bound(NamedTuple):
     """A token spec with all that is needed to buy its token."""
 
@@ -61,7 +65,7 @@ class Bound(NamedTuple):
 
 
 class Registry:
-    """The specs by fingerprint and the servers by provider and home, of this configuration and the one before."""
+    """The specs by fingerprint and the servers by provider and home, of this configuration and of those before."""
 
     def __init__(self, specs: Mapping[str, TokenSpec], providers: Mapping[str, AuthorizationServer]) -> None:
         self._current: dict[str, Bound] = {}
@@ -76,10 +80,17 @@ class Registry:
             fingerprint: Bound(spec, GRANTS[spec.grant], providers[spec.provider], home(spec))
             for fingerprint, spec in specs.items()
         }
-        self._known = {**self._current, **new}
-        self._current = new
         self._homes = {bound.spec.provider: bound.home for bound in new.values()}
+        former = [self._today(bound, providers) for found, bound in self._known.items() if found not in new]
+        kept = former[-max(FORMER, len(self._current)) :]
+        self._known = {**{bound.spec.fingerprint: bound for bound in kept}, **new}
+        self._current = new
         self._servers = {(bound.spec.provider, bound.home): bound.server for bound in self._known.values()}
+
+    def _today(self, bound: Bound, providers: Mapping[str, AuthorizationServer]) -> Bound:
+        """Return a former spec with the server as it is configured now: nothing more goes to where it was before."""
+        name = bound.spec.provider
+        return bound._replace(server=providers[name]) if self._homes.get(name) == bound.home else bound
 
     def bound(self, fingerprint: str) -> Bound | None:
         """Return the spec with this fingerprint."""
