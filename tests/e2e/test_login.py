@@ -589,13 +589,16 @@ async def test_sign_in_that_took_too_long_is_refused(running: SignIn, browser: B
     assert exchanges(running) == 0
 
 
-async def test_forged_code_that_the_provider_stumbles_over_stops_no_renewal(running: SignIn, browser: Browser) -> None:
+@pytest.mark.parametrize("stumbles", [{"status": 500}, {"status": 502}, {"down": True}], ids=["500", "502", "cut off"])
+async def test_forged_code_that_the_provider_stumbles_over_stops_no_renewal(
+    stumbles: dict[str, Any], running: SignIn, browser: Browser
+) -> None:
     """[IDP-05] Anybody can begin a sign-in and make up its code: users with a session are served all the same."""
     await browser.sign_in("alice")
     running.clock.ahead += 310
     async with running.browser() as stranger:
         begun = query_of(await stranger.begin())
-        running.server.state.faults.change(status=500, next=1)
+        running.server.state.faults.change(**stumbles, next=1)
         forged = {"state": begun["state"], "iss": running.server.issuer, "code": "forged"}
         refused(await stranger.get("/oauth2/callback", params=forged), 503)
     assert (await running.call(browser)).document["subject"] == "alice"

@@ -58,6 +58,8 @@ GOOD = Request.of([("grant_type", "authorization_code"), ("code", "good"), ("red
     [
         (Unavailable("http_500"), True),
         (Unavailable("server_error"), True),
+        (Unavailable("http_502"), True),
+        (Unavailable("broken_off"), True),
         (Invalid("http_400"), True),
         (Unavailable("http_500", 5.0), False),
         (Unavailable("http_503"), False),
