@@ -67,9 +67,11 @@ class Elsewhere:
     def tunnel(self, exchange: Exchange, target: Target) -> None:
         """Open a tunnel to an allowed destination (RFC 9110 section 9.3.6)."""
         self._admit(exchange)
-        if not any(takes(tunnel, target) for tunnel in self._settings.tunnels):
+        allowing = [tunnel for tunnel in self._settings.tunnels if takes(tunnel, target)]
+        if not allowing:
             raise Refusal("tunnel_refused", "`tunnels.allow` does not name this destination.", close=True)
-        pool = self._pool(Origin("http", target.host, target.port))
+        named = any(tunnel.host == target.host for tunnel in allowing)
+        pool = self._pool(Origin("http", target.host, target.port), named=named)
         exchange.wait(self._open(exchange, pool))
 
     # -- the wire's side: `Errand` ------------------------------------------------------------------------------
@@ -105,8 +107,8 @@ class Elsewhere:
             self._lanes[origin] = lane
         return lane
 
-    def _pool(self, origin: Origin) -> Pool:
-        return Pool(self._wire, self._dialler, origin, connect_timeout=self.timeout.connect, named=False)
+    def _pool(self, origin: Origin, *, named: bool = False) -> Pool:
+        return Pool(self._wire, self._dialler, origin, connect_timeout=self.timeout.connect, named=named)
 
     async def _open(self, exchange: Exchange, pool: Pool) -> None:
         try:

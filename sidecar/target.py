@@ -7,6 +7,7 @@ for matching, `path` for the wire, and `plain` says whether every reader takes t
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -102,7 +103,7 @@ def _authority(value: bytes, default_port: int) -> tuple[str, int]:
     match = _AUTHORITY.match(value)
     if match is None:
         raise Refusal("bad_request", "The host is not HOST or HOST:PORT.", close=True)
-    name = (match[1] or match[2]).decode("ascii").lower()
+    name = match[1].decode("ascii").lower() if match[1] else _ipv6(match[2].decode("ascii"))
     port = int(match[3]) if match[3] else default_port
     if port > 65535 or (match[3] and port == 0):  # noqa: PLR2004 - the largest port
         raise Refusal("bad_request", "The port is out of range.", close=True)
@@ -110,6 +111,14 @@ def _authority(value: bytes, default_port: int) -> tuple[str, int]:
     if not name:
         raise Refusal("bad_request", "The host is not HOST or HOST:PORT.", close=True)
     return name, port
+
+
+def _ipv6(text: str) -> str:
+    """Return the one spelling of an IPv6 address (RFC 5952), which the configuration's hosts have as well."""
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        raise Refusal("bad_request", "The brackets of the host hold no IPv6 address.", close=True) from None
 
 
 def _path(raw: bytes) -> tuple[str, bool]:

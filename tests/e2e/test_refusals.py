@@ -317,6 +317,18 @@ async def test_path_that_some_upstreams_take_for_another_route_is_refused(tmp_pa
         assert [one.target.decode() for one in run.seen] == ["/x//y", "/x;v=1", "//", "/admins;v=1", "/x?a=//admin;"]
 
 
+async def test_private_address_that_tunnels_allow_by_its_number_is_meant(tmp_path: Path) -> None:
+    """[SS-06] As on a route: `deny_private` looks at what names resolve to, not at addresses that the file spells out."""
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    more = f'destinations: {{deny_private: true}}\ntunnels: {{allow: ["127.0.0.1:{port}", "localhost:{port}"]}}\n'
+    async with server, whole(tmp_path, more=more) as run:
+        for host, status in (("127.0.0.1", b" 200 "), ("localhost", b" 403 ")):
+            caller = await run.caller()
+            caller.writer.write(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert status in await caller.reader.readline()
+
+
 # -- the documentation ---------------------------------------------------------------------------------------------
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "refusals.md"

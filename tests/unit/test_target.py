@@ -18,6 +18,8 @@ READ = (
     (b"/x", b"A.Test:8080", "origin", "http", "a.test", 8080, b"/x", "/x", True),
     (b"/x", b"a.test.", "origin", "http", "a.test", 80, b"/x", "/x", True),
     (b"/x", b"[::1]:81", "origin", "http", "::1", 81, b"/x", "/x", True),
+    (b"/x", b"[0:0::0:1]:81", "origin", "http", "::1", 81, b"/x", "/x", True),
+    (b"http://[2001:DB8::A]/", b"a.test", "absolute", "http", "2001:db8::a", 80, b"/", "/", True),
     (b"http://b.test/x", b"a.test", "absolute", "http", "b.test", 80, b"/x", "/x", True),
     (b"HTTPS://B.test:443/x", b"a.test", "absolute", "https", "b.test", 443, b"/x", "/x", True),
     (b"http://b.test", b"a.test", "absolute", "http", "b.test", 80, b"/", "/", True),
@@ -82,6 +84,7 @@ def test_path_is_read_as_upstreams_do_that_merge_slashes_or_drop_parameters(path
 REFUSED = (
     b"http://u@b.test/", b"http://u:p@b.test/", b"http://b.test#x", b"http://b.test/x#y", b"/x#y", b"http://b.test:0/",
     b"http://b.test:65536/", b"http://b.test:x/", b"http://b.test:1:2/", b"http://[::1/", b"http://[b.test]/", b"http:///x",
+    b"http://[127.0.0.1]/", b"http://[:::]/", b"http://[12]/", b"http://[1:2:3]/",
     b"ftp://b.test/", b"ws://b.test/", b"http:/b.test/", b"*", b"b.test:80", b"http://b%2etest/", b"http://b.test\\@a.test/",
 )  # fmt: skip
 
