@@ -251,6 +251,11 @@ class Exchange:
             section += b"Transfer-Encoding: chunked\r\n"
         return b"%b%bConnection: close\r\n\r\n" % (start, section)
 
+    def unsay(self) -> None:
+        """Take back a head that has not gone to the caller yet: its body is broken where it begins."""
+        self.responded = self._chunked_out = False
+        self.status = 0
+
     def response_data(self, head: bytes, data: bytes) -> None:
         """Pass on the head, if it is still to go, and a piece of the body."""
         if data and self._chunked_out:

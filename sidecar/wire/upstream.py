@@ -339,7 +339,12 @@ class Upstream(asyncio.Protocol):
         reader = cast("BodyReader", self._reader)
         if self._taken < _TAKES_IT_ALL:
             self._take(len(data))
-        piece = reader.feed(data)
+        try:
+            piece = reader.feed(data)
+        except BrokenBodyError:
+            if out:
+                exchange.unsay()
+            raise
         exchange.response_data(out, piece.data)
         if piece.done:
             self._reader = None

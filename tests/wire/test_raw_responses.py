@@ -316,6 +316,33 @@ def test_broken_off_response_is_broken_off_for_the_caller(both: dict[str, Corrid
     assert corridor.faults == []
 
 
+BROKEN = {
+    "SM-10-lf-in-chunk-line": b"2\nhi\n0\n\n",
+    "SM-09-size-with-space": b"2 \r\nhi\r\n0\r\n\r\n",
+    "SM-09-size-too-large": b"FFFFFFFFFFFFFFFFF\r\nhi\r\n0\r\n\r\n",
+    "SM-09-no-chunks": b"<html>",
+    "SM-12-broken-behind-a-good-one": b"2\r\nhi\r\n\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
+@pytest.mark.parametrize("case", BROKEN)
+def test_response_whose_body_is_broken_where_it_begins_becomes_502(
+    both: dict[str, Corridor], case: str, variant: Variant
+):
+    """[SM-10] As long as nothing of it has gone to the caller, the caller gets an answer and keeps its connection."""
+    corridor = start(both, variant)
+    says = _ok(b"Transfer-Encoding: chunked\r\n", BROKEN[case])
+    with corridor.client() as client:
+        answer = _get(corridor, client, Says(case, (says,)), variant)
+        assert answer is not None
+        assert answer.status == 502
+        _problem(answer, "upstream_invalid")
+        assert corridor.until(lambda: corridor.upstream.connections[0].ended != "")
+        _next_is_own(corridor, variant, client)
+    assert corridor.faults == []
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize(
     ("version", "ending", "told"),
