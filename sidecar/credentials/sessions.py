@@ -106,6 +106,8 @@ class Sessions:
     async def open(self, name: str, provider: str, granted: Granted, identity: Identity) -> None:
         """Make the session `name` of a user whom the sidecar itself signed in; what was under the name is gone."""
         home = self._home(provider)
+        if not home.endswith(f"@{identity.issuer}"):  # a reload gave the name to another meanwhile: not its tokens
+            raise Refusal("login_required", "The provider is another by now.")
 
         def join(_record: SessionRecord | None, now: float) -> SessionRecord:
             chain = signed_in(home, int(now * 1000), granted, identity=identity)

@@ -650,6 +650,29 @@ async def test_changed_configuration_holds_for_the_next_sign_in(running: SignIn,
     assert "login.bind" in running.program.error
 
 
+@pytest.mark.parametrize("changed", ["issuer", "client_id"])
+async def test_tokens_of_a_provider_that_a_reload_replaced_are_not_anothers(
+    changed: str, running: SignIn, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name stands for another server or client while the code is exchanged: no session, the tokens revoked."""
+    callback = await browser.choose(await browser.begin(), "alice")
+    real = Provider.token
+
+    async def slowly(self: Provider, *given: Any, **more: Any) -> Any:
+        outcome = await real(self, *given, **more)
+        if changed == "issuer":
+            running.rewrite(running.server.issuer, running.server.issuer.replace("127.0.0.1", "localhost"))
+        else:
+            running.rewrite("client_id: legacy-app", "client_id: another")
+        assert await running.program.reload(ENVIRON)
+        return outcome
+
+    monkeypatch.setattr(Provider, "token", slowly)
+    refused(await browser.client.get(callback))
+    assert [token.family.dead for token in running.server.state.ledger.refresh.values()] == [True]
+    assert await running.program.broker.sessions.all() == []
+
+
 # -- signing out ---------------------------------------------------------------------------------------------------
 
 

@@ -140,6 +140,13 @@ async def test_logout_while_the_tokens_are_on_their_way_ends_the_sign_in(
     assert await opened(bench, "later")
 
 
+async def test_tokens_of_another_issuer_than_the_providers_open_no_session(bench: Bench) -> None:
+    """A reload has given the provider's name to another server: the refresh token would go there."""
+    with pytest.raises(Refusal):
+        await opened(bench, "s", ALICE._replace(issuer="https://former.example"))
+    assert await alive(bench, "s") == []
+
+
 async def test_many_sign_ins_at_once_are_all_listed(bench: Bench) -> None:
     """The list of a subject is written by compare-and-set: none is lost."""
     names = [f"s{number}" for number in range(5)]
