@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def run(config: Path | None, log_level: str, log_format: str) -> None:
     SIGTERM stops accepting, finishes what is in flight and exits 0. SIGHUP, or a change of the file, reloads the
     configuration: all of it or nothing.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes too soon asks for what is read anyway
     from sidecar.config.apart import Reading
 
     gc.disable()  # imports make nothing but what stays: looking through it again and again is a sixth of a start

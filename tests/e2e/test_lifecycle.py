@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,6 @@ from tests.support.recording_upstream import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 STATS, PROFILES = "http://stats.internal/x", "http://profiles.internal/x"
 NEW_ROUTE = '\n  - {name: fresh, match: {host: fresh.internal}, upstream: "UPSTREAM", as: app, scope: fresh.read}\n'
@@ -131,6 +132,24 @@ store: {url: "mysql://x"}
         assert told.count("^") >= 5
         assert "did you mean 'user'" in told
         assert "Traceback" not in told
+
+
+def test_sighup_during_the_start_does_not_end_it(backdrop: Backdrop, tmp_path: Path) -> None:
+    """[LC-04] Whoever has just written the configuration may say so before the sidecar has read it."""
+    given = text(backdrop.server, backdrop.upstream)
+    starting = Process(tmp_path, given, wait=False)
+    starting.file.unlink()
+    os.mkfifo(starting.file)  # the start waits for it
+    with starting:
+        status = Path(f"/proc/{starting.process.pid}/status")
+        end = time.monotonic() + 10
+        while not int(status.read_text().partition("SigIgn:")[2].split()[0], 16) & 1:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        starting.signal(signal.SIGHUP)
+        starting.file.write_text(given)
+        starting.told("started")
+        assert starting.terminate() == 0
 
 
 # -- the end -------------------------------------------------------------------------------------------------------
