@@ -140,8 +140,7 @@ class SigningIn:
         session_id = secrets.token_urlsafe(32)  # 256 bits, new at each sign-in: nobody can have fixed it before
         try:
             identity = await self._identity(party, metadata, granted, pending)
-            if not self._still(pending.provider, party):
-                raise SignInError("state", "provider_changed")
+            self._expect_still(pending.provider, party)
             kept = await self._state.sign_ins.open(session_id, pending.provider, granted, identity)
         except (SignInError, Refusal):
             if granted.refresh_token is not None:  # nobody will ever use it
@@ -152,10 +151,11 @@ class SigningIn:
         _log.info("signed_in", provider=pending.provider)
         return session_id, identity
 
-    def _still(self, provider: str, party: Party) -> bool:
-        """Say whether the name means the same issuer and client as when the tokens were asked for."""
+    def _expect_still(self, provider: str, party: Party) -> None:
+        """Raise unless the name means the same issuer and client as when the tokens were asked for."""
         now, before = self._state.registered.get(provider), party.registered
-        return now is not None and (now.issuer, now.client_id) == (before.issuer, before.client_id)
+        if now is None or (now.issuer, now.client_id) != (before.issuer, before.client_id):
+            raise SignInError("state", "provider_changed")
 
     async def _identity(self, party: Party, metadata: Metadata, granted: Granted, pending: Pending) -> Identity:
         algorithms = believed(metadata.id_token_algorithms)
