@@ -71,6 +71,10 @@ class StoreUnavailableError(Exception):
     """The store cannot be reached, is full, read-only or too slow; nothing is known about the record."""
 
 
+class LockHeldError(StoreUnavailableError):
+    """Another held the lock for as long as we waited: the store is well, what is done under the lock takes long."""
+
+
 class StoreBrokenError(Exception):
     """The store answered, but what it holds is not ours or is damaged: never overwritten, an operator must look."""
 

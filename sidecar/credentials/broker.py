@@ -31,7 +31,7 @@ from sidecar.credentials.sign_ins import SignIns
 from sidecar.credentials.suspicions import Suspicions, is_rejected
 from sidecar.credentials.tending import Tending
 from sidecar.credentials.writer import STORE_FAULTS, Writer
-from sidecar.errors import Refusal
+from sidecar.errors import LockHeldError, Refusal
 from sidecar.model import APPLICATION, TokenKey, TokenSpec
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ HOUSEKEEPING_EVERY = 60.0
 HOLD = 1.0
 """Seconds for which a failure is repeated without asking anybody. The longer back-off is the provider's own."""
 DOUBT_REST = 1.0
+_BUSY = "The session's tokens are being renewed, and that takes long."
 _TO_RETRY = frozenset({"provider_unavailable", "provider_invalid", "store_unavailable"})
 
 
@@ -255,6 +256,8 @@ class Broker:
     async def _fly(self, trip: Trip) -> Credential:
         try:
             return await self._renewals.fetch(trip)
+        except LockHeldError:
+            return self._fall_back(trip, Refusal("provider_unavailable", _BUSY, retry_after=1), DOUBT_REST)
         except STORE_FAULTS:
             return self._fall_back(trip, Refusal("store_unavailable", retry_after=1), DOUBT_REST)
         except Refusal as refusal:

@@ -99,7 +99,7 @@ class Store(Protocol):
     def lock(self, name: str, *, lease: float = 15.0, wait: float = 30.0) -> AbstractAsyncContextManager[Lease]:
         """Hold the lock `name`: one holder among all users of the store.
 
-        Waits up to `wait` seconds, then raises `StoreUnavailableError`. The lease of `lease` seconds is renewed while
+        Waits up to `wait` seconds, then raises `LockHeldError`. The lease of `lease` seconds is renewed while
         the context is open, and ends by itself when its holder dies. A cancelled wait or release leaves no lock.
         """
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
-from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.errors import LockHeldError, StoreBrokenError, StoreUnavailableError
 from sidecar.stores.turns import Turns
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Leases:
             if taken is not Taken.NO:
                 return _Held(until, self._clock, taken is Taken.INHERITED)
             if self._clock() >= deadline:
-                raise StoreUnavailableError("the lock is still held by another process")
+                raise LockHeldError("the lock is still held by another process")
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads the callers, hides nothing
             pause = min(2 * pause, LONGEST_PAUSE)
 

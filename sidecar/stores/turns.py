@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sidecar.errors import StoreUnavailableError
+from sidecar.errors import LockHeldError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, name: str, wait: float) -> AsyncIterator[None]:
-        """Hold `name` alone; wait up to `wait` seconds for it, then raise `StoreUnavailableError`."""
+        """Hold `name` alone; wait up to `wait` seconds for it, then raise `LockHeldError`."""
         turn = self._turns.setdefault(name, _Turn())
         turn.users += 1
         try:
@@ -51,4 +51,4 @@ async def _acquire(lock: asyncio.Lock, wait: float) -> None:
         async with asyncio.timeout(wait):
             await lock.acquire()
     except TimeoutError:
-        raise StoreUnavailableError("the lock is still held by another request of this process") from None
+        raise LockHeldError("the lock is still held by another request of this process") from None

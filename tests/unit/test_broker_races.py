@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.credentials import renewal, sight, writer
+from sidecar.credentials import records, renewal, sight, writer
 from sidecar.credentials.broker import Broker, StillRejectedError
 from sidecar.errors import Refusal, SealError, StoreBrokenError, StoreUnavailableError
 from sidecar.model import ClientRefused, GrantRefused, Invalid, TokenSpec, Unavailable
@@ -216,6 +216,21 @@ async def test_holder_whose_lease_is_lost_before_its_request_goes_out_sends_noth
     pair.server.sending.set()
     assert (await refused(task)).name == "store_unavailable"
     assert pair.server.calls == 0
+
+
+@pytest.mark.parametrize("where", ["another route", "another instance"])
+async def test_who_waits_too_long_for_a_renewal_is_not_told_that_the_store_is_away(
+    pair: Pair, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is well: it is the provider that takes long, or the line before it."""
+    monkeypatch.setattr(records, "LOCK_WAIT", 0.05)
+    await pair.sign_in("alice", expires_in=1)
+    waiting = await in_flight(pair, pair.one)
+    late = pair.at(pair.one, OTHER_ROUTE) if where == "another route" else pair.at(pair.two)
+    refusal = await refused(late)
+    assert (refusal.name, refusal.retry_after) == ("provider_unavailable", 1)
+    pair.server.gate.set()
+    assert await waiting == "access.alice.read.2"
 
 
 async def test_sign_out_on_one_instance_ends_the_session_on_the_other(pair: Pair) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.credentials.outage import GRACE
-from sidecar.errors import Refusal, StoreUnavailableError
+from sidecar.errors import LockHeldError, Refusal
 from sidecar.model import GrantRefused, TokenSpec
 from tests.support.credentials import APP, OTHER_ROUTE, USER, keyed
 from tests.unit.test_broker_races import Pair, View
@@ -277,10 +277,10 @@ async def test_lock_that_another_instance_holds_is_no_outage(local: Local) -> No
     def lock(name: str, **options: float) -> AbstractAsyncContextManager[View]:
         if name.startswith("probe:"):
             return probed(name, **options)
-        raise StoreUnavailableError("the lock is still held by another process")
+        raise LockHeldError("the lock is still held by another process")
 
     local.views[0].lock = lock
-    assert await refusal(local, local.one) == "store_unavailable"
+    assert await refusal(local, local.one) == "provider_unavailable"
     assert local.server.calls == 0
 
 
