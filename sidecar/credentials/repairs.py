@@ -6,8 +6,7 @@ the former one's. So while the store is shaken, or says that
 anything may have changed, what was written within the last minute is compared, and written again where it is missing:
 well within the time for which who takes a lock waits (`renewal.HEIR_WAITS`). By compare-and-set, by the chain's place
 in time and the record's version: nothing newer is overwritten, no session comes back that is gone or was signed in
-anew. A chain that another process has changed since is left to that one. A store that is a file loses nothing. Asks no
-provider.
+anew. A chain that another process has changed since is left to that one. Asks no provider.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Repairs:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
-        self._loses = kit.records.store.shared and kit.records.store.home is None
+        self._fails_over = kit.records.store.shared and kit.records.store.home is None
         self._stored: dict[str, Stored] = {}  # by record, the oldest in front
         self._signed_in: dict[str, SignedIn] = {}
         self._ended: dict[str, Ended] = {}
@@ -72,16 +71,14 @@ class Repairs:
 
     def stored(self, trip: Trip, chain: Chain) -> None:
         """Take note that the store has a user's chain."""
-        if not self._loses:
-            return
         before = self._stored.pop(trip.name, None)
         chains = {**(before.chains if before else {}), trip.provider: (trip, chain)}
         self._stored[trip.name] = Stored(chains, self._kit.clock())
         _tidy(self._stored, self._kit.clock())
 
     def signed_in(self, name: str, record: SessionRecord, version: int) -> None:
-        """Take note that the store has a sign-in, and as which version of its record."""
-        if self._loses:
+        """Take note that the store has a sign-in, and as which version of its record. A file does not fail over."""
+        if self._fails_over:
             self._signed_in.pop(name, None)
             self._signed_in[name] = SignedIn(record, version, self._kit.clock())
             _tidy(self._signed_in, self._kit.clock())
@@ -91,9 +88,8 @@ class Repairs:
         self._stored.pop(name, None)
         self._signed_in.pop(name, None)
         self._ended.pop(name, None)
-        if self._loses:
-            self._ended[name] = Ended(version, self._kit.clock())
-            _tidy(self._ended, self._kit.clock())
+        self._ended[name] = Ended(version, self._kit.clock())
+        _tidy(self._ended, self._kit.clock())
 
     def changed(self, name: str) -> None:
         """Hear that another process changed a record, or (empty) that any may have changed.
@@ -107,15 +103,14 @@ class Repairs:
         """Look after what was written whenever the store may have lost some of it, for ever."""
         while True:
             await asyncio.sleep(PULSE)
+            self._tidy()
             if self._doubted or self._kit.records.store.shaken:
                 await self.look()
 
     async def look(self) -> None:
         """Compare what was written a moment ago with what the store has; where it is away, at the next look."""
-        self._doubted, now = False, self._kit.clock()
-        _tidy(self._stored, now)
-        _tidy(self._signed_in, now)
-        _tidy(self._ended, now)
+        self._doubted = False
+        self._tidy()
         names = list({**self._ended, **self._signed_in, **self._stored})
         for begun in range(0, len(names), AT_ONCE):
             looks = await asyncio.gather(*map(self._look_at, names[begun : begun + AT_ONCE]), return_exceptions=True)
@@ -125,6 +120,12 @@ class Repairs:
                 self._doubted = True
             if self._doubted:
                 return
+
+    def _tidy(self) -> None:
+        now = self._kit.clock()
+        _tidy(self._stored, now)
+        _tidy(self._signed_in, now)
+        _tidy(self._ended, now)
 
     async def _look_at(self, name: str) -> None:
         if (ended := self._ended.get(name)) is not None:

@@ -160,23 +160,32 @@ async def test_many_lost_writes_are_looked_for_together(loses: Loses) -> None:
     assert most == repairs.AT_ONCE
 
 
-async def test_file_that_is_the_store_loses_nothing_so_nothing_is_remembered_for_it(
-    loses: Loses, tmp_path: Path
-) -> None:
-    """Each record would be kept for a minute."""
+async def test_store_that_is_a_file_does_not_fail_over(loses: Loses, tmp_path: Path) -> None:
+    """No sign-in is remembered for it."""
     view = View(loses.base, loses.views)
     view.home = tmp_path / "store.db"  # type: ignore[assignment]
     on_disk = loses.another(view)
-    for user in ("alice", "bob"):
-        await on_disk.sessions.put(user, "idp", loses.server.sign_in(user, expires_in=1))
-    loses.clock.now += 10
-    await loses.at(on_disk)
-    await on_disk.sessions.delete("bob")
-    repairs = on_disk._writer.repairs
-    assert not repairs._stored
-    assert not repairs._signed_in
-    assert not repairs._ended
+    await on_disk.sessions.put("alice", "idp", loses.server.sign_in("alice"))
+    assert not on_disk._writer.repairs._signed_in
     await on_disk.close(1)
+
+
+async def test_what_was_written_is_forgotten_in_a_minute_though_nothing_fails(
+    loses: Loses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole records, as many as a thousand."""
+    monkeypatch.setattr(repairs, "PULSE", 0.01)
+    await loses.sign_in("alice", expires_in=1)
+    loses.clock.now += 10
+    await loses.at(loses.one)
+    kept = loses.one._writer.repairs
+    assert (len(kept._signed_in), len(kept._stored)) == (1, 1)
+    loses.clock.now += repairs.KEPT
+    for _ in range(500):
+        await asyncio.sleep(0.01)
+        if not kept._stored:
+            break
+    assert (len(kept._signed_in), len(kept._stored)) == (0, 0)
 
 
 async def test_nothing_newer_is_written_over_and_nothing_gone_comes_back(loses: Loses) -> None:
