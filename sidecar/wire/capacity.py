@@ -52,9 +52,10 @@ def bound_unsent(sock: socket.socket) -> None:
 def unsent(transport: asyncio.WriteTransport) -> int:
     """Return how many of the bytes that were written the peer's machine has not confirmed: those in the kernel too."""
     count = transport.get_write_buffer_size()
-    with contextlib.suppress(OSError):  # where the kernel does not say, they count as taken
-        answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        count += int.from_bytes(answer, sys.byteorder)
+    descriptor: int = transport.get_extra_info("socket").fileno()
+    if descriptor >= 0:  # else it is closed
+        with contextlib.suppress(OSError):  # where the kernel does not say, they count as taken
+            count += int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     return count
 
 

@@ -15,6 +15,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, cast
 
+from sidecar.wire import capacity
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -48,8 +50,8 @@ class End(asyncio.Protocol):
         self._transport.write(data)
 
     def unwritten(self) -> int:
-        """Return how many bytes the two ends still have to send."""
-        return self._transport.get_write_buffer_size() + self.other._transport.get_write_buffer_size()  # noqa: SLF001
+        """Return how many bytes of the two ends have not arrived yet, those that the kernel holds among them."""
+        return capacity.unsent(self._transport) + capacity.unsent(self.other._transport)  # noqa: SLF001
 
     def expire_at(self, deadline: float) -> None:
         """Bound how long this end may take for what it still has to send, now that the other end is gone."""

@@ -14,6 +14,7 @@ import pytest
 from sidecar.lane import Lane
 from sidecar.model import Origin
 from sidecar.settings import Limits, Match, Route, UpstreamTimeout
+from sidecar.wire import capacity
 from sidecar.wire.tunnel import End
 from tests.support.corridor import Corridor
 
@@ -76,7 +77,7 @@ def _unwritten(corridor: Corridor) -> int:
         for downstream in corridor.wire.downstreams:
             end = downstream._transport.get_protocol()
             if isinstance(end, End):
-                found += end.unwritten()
+                found += end._transport.get_write_buffer_size() + end.other._transport.get_write_buffer_size()
             elif downstream.exchange is not None and downstream.exchange._upstream is not None:
                 found += downstream.exchange._upstream._transport.get_write_buffer_size()
                 found += downstream._transport.get_write_buffer_size()
@@ -223,6 +224,44 @@ def test_tunnel_that_is_taken_slowly_goes_on(corridor: Corridor, deaf: Deaf):
             assert client.exactly(3) == b"end"
     finally:
         corridor.wire.limits = corridor._limits
+
+
+@pytest.mark.parametrize(("size", "closes"), [(MIB, False), (300_000, True)], ids=["stays", "closes"])
+def test_tunnel_of_which_little_is_taken_at_a_time_goes_on(corridor: Corridor, deaf: Deaf, size: int, closes: bool):
+    """[SL-03] Also where what is taken between two deadlines makes no room for anything further."""
+    corridor.fresh()
+    corridor.wire.limits = Limits(head_timeout=5, idle_timeout=IDLE)
+    try:
+        with corridor.client(deadline=2, buffer=8192) as client, closing(_opened(client, deaf)) as connection:
+            sender = threading.Thread(target=connection.sendall, args=(b"z" * size,))
+            connection.settimeout(9)
+            sender.start()
+            if closes:
+                sender.join(5)
+                connection.close()
+            got = 0
+            for _ in range(25):
+                got += len(client.exactly(2000))
+                time.sleep(0.04)
+            while got < size:
+                more = len(client.receive())
+                assert more, client.ended
+                got += more
+            sender.join(5)
+            assert corridor.faults == []
+    finally:
+        corridor.wire.limits = corridor._limits
+
+
+def test_connection_that_is_closed_has_nothing_unsent(corridor: Corridor):
+    """One end of a tunnel may be looked at after the other has gone."""
+    corridor.fresh()
+    with corridor.client():
+        assert corridor.until(lambda: bool(corridor.wire.downstreams))
+        [transport] = corridor.do(lambda: [downstream._transport for downstream in corridor.wire.downstreams])
+    assert corridor.until(lambda: not corridor.wire.downstreams)
+    assert corridor.until(lambda: transport.get_extra_info("socket").fileno() < 0)
+    assert corridor.do(lambda: capacity.unsent(transport)) == 0
 
 
 def _opened(client: Raw, deaf: Deaf) -> socket.socket:
