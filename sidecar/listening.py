@@ -31,7 +31,7 @@ _KEEP_NAME: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3
 class Door(NamedTuple):
     """One address, and the sockets that listen there: one for all workers, or one for each, by its number."""
 
-    address: Address  # with the port that is in use
+    address: Address  # with the port that is in use; a name has become its address, by which our own door is known
     sockets: tuple[socket.socket, ...]
 
     def of(self, worker: int) -> socket.socket:
@@ -94,7 +94,7 @@ def door(address: Address, mode: int, number: int = 1) -> Door:
         if address.path:
             return Door(address, (_unix(Path(address.path), mode),))
         first = _tcp(address)
-        bound = Address(address.host, first.getsockname()[1])
+        bound = Address(*first.getsockname()[:2])
         if number == 1:
             first.listen(BACKLOG)
             return Door(bound, (first,))

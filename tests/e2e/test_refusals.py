@@ -227,6 +227,16 @@ async def test_loop_through_the_sidecar_itself_ends_at_once(tmp_path: Path) -> N
         assert run.program.wire.accepted == 8
 
 
+async def test_own_listener_that_is_bound_by_its_name_is_known_by_its_address(tmp_path: Path) -> None:
+    """[SS-02] It is a loop by number and name, and another machine's door at the same port is none."""
+    more = 'unmatched: forward\nlisteners: [{bind: "localhost:0"}]\nadmin: {bind: "localhost:0", token: "${ADMIN_TOKEN}"}\n'
+    async with whole(tmp_path, more=more) as run:
+        for port in (run.program.proxy_port, run.program.admin_port):
+            for host in ("127.0.0.1", "localhost"):
+                check(await run.ask(f"http://{host}:{port}/metrics"), "loop", {})
+            check(await run.ask(f"http://127.0.0.2:{port}/metrics"), "upstream_unreachable", {})
+
+
 async def test_caller_with_the_port_number_of_an_upstream_connection_is_no_loop(tmp_path: Path) -> None:
     """[HD-10] The system gives one local port to two connections with different destinations: that caller is not us."""
     async with whole(tmp_path) as run:
