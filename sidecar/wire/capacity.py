@@ -52,8 +52,8 @@ def bound_unsent(sock: socket.socket) -> None:
 def unsent(transport: asyncio.WriteTransport) -> int:
     """Return how many of the bytes that were written the peer's machine has not confirmed: those in the kernel too."""
     count = transport.get_write_buffer_size()
-    descriptor: int = transport.get_extra_info("socket").fileno()
-    if descriptor >= 0:  # else it is closed
+    sock = transport.get_extra_info("socket")
+    if sock is not None and (descriptor := sock.fileno()) >= 0:  # else it is closed
         with contextlib.suppress(OSError):  # where the kernel does not say, they count as taken
             count += int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     return count

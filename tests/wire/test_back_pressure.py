@@ -260,7 +260,7 @@ def test_connection_that_is_closed_has_nothing_unsent(corridor: Corridor):
         assert corridor.until(lambda: bool(corridor.wire.downstreams))
         [transport] = corridor.do(lambda: [downstream._transport for downstream in corridor.wire.downstreams])
     assert corridor.until(lambda: not corridor.wire.downstreams)
-    assert corridor.until(lambda: transport.get_extra_info("socket").fileno() < 0)
+    corridor.settle()
     assert corridor.do(lambda: capacity.unsent(transport)) == 0
 
 
