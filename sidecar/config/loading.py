@@ -118,10 +118,12 @@ def _tls_files(tls: list[Tls | None]) -> list[str]:
 def _warnings(settings: Settings, files: Files, bare: list[str]) -> list[str]:
     """Return what is allowed and deserves a second look."""
     starred = [route.name for route in settings.routes if "*" in route.match.path]
+    places = [place for place in (settings.login.return_to if settings.login else ()) if "*" in place]
     return [
         *(f"every user of this machine can read the file {name}" for name in sorted(files.open_to_all)),
         *(f"{place} is kept as it stands: a variable is written ${{NAME}}, a dollar sign alone $$" for place in bare),
         *(f"the * in the path of route {name} is a plain character: a path takes all below it" for name in starred),
+        *(f"the * in login.return_to {place} is a plain character: all below a place is allowed" for place in places),
         *(f"the comma is part of the scope {scope}: scopes are separated by spaces" for scope in _commas(settings)),
         *_beyond_the_sign_in(settings),
         *_unusable(settings.limits),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.callers import SessionKind
     from sidecar.config.sections import Entry, Parsed
 
-SHORTEST_IDLE = 300.0
+SHORTEST = 300.0
 """Seconds. The time of last use is stored about once a minute, so a shorter life would end sessions in use."""
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _NEEDED = ("issuer", "authorization_endpoint", "jwks_uri")
@@ -136,6 +136,9 @@ def login_max_age_is_a_number(parsed: Parsed, _world: World) -> Iterator[Finding
 def sessions_live_long_enough(parsed: Parsed, _world: World) -> Iterator[Finding]:
     """A lifetime that is shorter than the record of uses is exact."""
     sessions = parsed.single.get("sessions")
-    if sessions is not None and sessions.model.idle is not None and sessions.model.idle < SHORTEST_IDLE:
+    if sessions is not None and sessions.model.idle is not None and sessions.model.idle < SHORTEST:
         message = "expected at least 5m: the time of last use is not stored more often"
         yield Finding(sessions.at("idle"), message, found=True)
+    if sessions is not None and sessions.model.absolute is not None and sessions.model.absolute < SHORTEST:
+        message = "expected at least 5m: users would sign in and be signed out at once"
+        yield Finding(sessions.at("absolute"), message, "a number without a unit is in seconds", found=True)

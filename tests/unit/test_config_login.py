@@ -159,6 +159,7 @@ CASES = [
     Case("by-hand-without-issuer", text(URL, providers=HAND.replace("idp:", "▶idp:") + ", jwks_uri: https://l.example.com/j, authorization_endpoint: https://l.example.com/a}\n"), "providers.idp.issuer", "is missing: `login` signs users in there"),
     Case("end-session-unencrypted", text(URL, providers=IDP.replace("}", ", end_session_endpoint: ▶http://login.example.com/end}", 1).replace("${SECRET, end_session_endpoint: ▶http://login.example.com/end}", "${SECRET}").replace("'}", "', end_session_endpoint: ▶http://login.example.com/end}")), "providers.idp.end_session_endpoint", "unencrypted"),
     Case("idle-too-short", text(URL, "sessions: {idle: ▶1m}\n"), "sessions.idle", "expected at least 5m"),
+    Case("absolute-too-short", text(URL, "sessions: {absolute: ▶12}\n"), "sessions.absolute", "expected at least 5m"),
     Case("absolute-zero", text(URL, "sessions: {absolute: ▶0}\n"), "sessions.absolute", "more than 0"),
     Case("lifetime-unit", text(URL, "sessions: {idle: ▶2w}\n"), "sessions.idle", "expected a duration"),
     Case("sessions-unknown-key", text(URL, "sessions: {▶idel: 2d}\n"), "sessions.idel", "unknown key"),

@@ -451,6 +451,11 @@ def test_every_settings_field_is_reachable() -> None:
             "  - {match: {host: b}, upstream: https://a.example.com, as: app, scope: x}\n",
             "login.scope lacks 'a', which route r wants",
         ),
+        (
+            IDP + "login: {public_url: https://app.example.com, return_to: 'https://app.example.com/*'}\n"
+            "unmatched: forward\n",
+            "the * in login.return_to https://app.example.com/* is a plain character",
+        ),
         ("unmatched: forward\nlimits: {headers: 64}\n", "limits.headers of 64 bytes leaves no room"),
         ("unmatched: forward\nlimits: {memory: 400}\n", "limits.memory of 400 bytes leaves no room"),
     ],
@@ -459,6 +464,7 @@ def test_every_settings_field_is_reachable() -> None:
         "RT-star-in-a-path",
         "PD-03-comma-in-a-scope",
         "scope-not-asked-for",
+        "star-in-return-to",
         "header-bytes",
         "memory-bytes",
     ],
