@@ -152,13 +152,13 @@ class Lane:
 
     def over(self, exchange: Exchange) -> None:
         """Count the exchange and write its line; a connection that is now a tunnel ends with its session."""
-        if exchange.status == SWITCHING and exchange.key is not None:
-            downstream = exchange.downstream
-            opened = Open(lambda: downstream in downstream.wire.downstreams, downstream.abort)
-            self._shared.broker.attend(exchange.key, opened)
+        status = exchange.status
         self.under_way -= 1
-        if exchange.status:
-            self.tally.answered(exchange.status, time.perf_counter() - exchange.began)
+        if status > SWITCHING:
+            if not exchange.refused:
+                self.tally.answered(status, time.perf_counter() - exchange.began)
+        elif status:
+            self._switched(exchange)
         if self._shared.access is not None:
             self._shared.access(exchange, self.route.name, request_id(exchange))
 
@@ -169,6 +169,13 @@ class Lane:
             self._shared.refused(exchange, refusal, self.route.name)
         login = self._shared.login
         answer(exchange, refusal, login.url(self.route.provider) if login else None)
+
+    def _switched(self, exchange: Exchange) -> None:
+        self.tally.answered(exchange.status, time.perf_counter() - exchange.began)
+        if exchange.key is not None:
+            downstream = exchange.downstream
+            opened = Open(lambda: downstream in downstream.wire.downstreams, downstream.abort)
+            self._shared.broker.attend(exchange.key, opened)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ class Exchange:
 
     status = 0  # of the final response, once its head is on the way to the caller
     responded = False
+    refused = False  # the answer is ours
     upgrade = False
 
     _kept: list[bytes] | None = None  # the body so far
@@ -135,7 +136,7 @@ class Exchange:
         if self.responded:
             self.abort()
             return
-        self.responded = True
+        self.responded = self.refused = True
         self.status = status
         self.downstream.write(response)
         self._finish()

@@ -339,6 +339,17 @@ async def test_private_address_that_tunnels_allow_by_its_number_is_meant(tmp_pat
             assert status in await caller.reader.readline()
 
 
+async def test_refusals_are_not_counted_as_answers_of_the_upstream(tmp_path: Path) -> None:
+    """[LG-02] Each request is one or the other, whether it was refused before the upstream was asked or after."""
+    async with whole(tmp_path, ROUTES, MORE) as run:
+        for target in (PROFILES, "http://dead.internal/", "http://slow.internal/", STATS):
+            run.upstream.play([Wait(0.4)]) if "slow" in target else None
+            await run.ask(target, [KEY])
+        page = (await run.admin("GET", "/metrics")).body.decode()
+    told = {line.rpartition(" ")[0] for line in page.splitlines() if line.startswith("sidecar_requests_total{")}
+    assert told == {'sidecar_requests_total{route="stats",status_class="2xx"}'}
+
+
 # -- the documentation ---------------------------------------------------------------------------------------------
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "refusals.md"
