@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sidecar.callers.cookie import AROUND, without
 from sidecar.errors import Refusal
 from sidecar.message import as_some_read_it, lines_of, section_of
+from sidecar.wire.hearing import Hearing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,9 +151,13 @@ class RequestRules:
 
 
 class ResponseRules:
-    """What happens to the lines of every response. `carriers` and `cookies` are our own identifiers."""
+    """What happens to the lines of every response. `carriers` and `cookies` are our own identifiers.
 
-    __slots__ = ("_actions", "_cookies", "_via")
+    `hearing` reads the responses that these rules are for: a line that is mute to other rules' ears could be one that
+    these take out, and what they remember would then be done to responses that do not have it.
+    """
+
+    __slots__ = ("_actions", "_cookies", "_via", "hearing")
 
     def __init__(self, carriers: Iterable[bytes], cookies: frozenset[bytes], via: str = "") -> None:
         self._via = via.encode("ascii")
@@ -164,6 +169,7 @@ class ResponseRules:
             b"upgrade": _UPGRADE,
             b"set-cookie": _SET_COOKIE,
         }
+        self.hearing = Hearing(self.speaking, cookies)
 
     @property
     def speaking(self) -> frozenset[bytes]:

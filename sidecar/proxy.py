@@ -42,7 +42,6 @@ class Proxy:
         self._elsewhere = elsewhere
         speaking = elsewhere.rules.speaking.union(*(lane.rules.speaking for lane in lanes))
         self.requests = Hearing(speaking, elsewhere.rules.cookies)
-        self.responses = Hearing(elsewhere.response_rules.speaking, elsewhere.rules.cookies)
 
     def begin(self, exchange: Exchange) -> None:
         """Walk one request through."""

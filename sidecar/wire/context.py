@@ -73,10 +73,9 @@ class Deadlines:
 
 
 class Entrance(Protocol):
-    """Where requests go in, and which of their lines, and of their responses' lines, speak there."""
+    """Where requests go in, and which of their lines speak there."""
 
     requests: Hearing
-    responses: Hearing
 
     def begin(self, exchange: Exchange) -> None:
         """Take a request."""
@@ -91,7 +90,7 @@ class Wire:
 
     __slots__ = (
         "_above", "_begin", "_next_look", "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop",
-        "most_connections", "outgoing", "refused", "replay_memory", "requests", "resolvers", "responses", "strained",
+        "most_connections", "outgoing", "refused", "replay_memory", "requests", "resolvers", "strained",
         "upstreams",
     )  # fmt: skip
 
@@ -105,7 +104,6 @@ class Wire:
         self._begin: Callable[[Exchange], None] | None = None
         self._next_look = 0.0
         self.requests: Hearing
-        self.responses: Hearing
         self.deadlines = Deadlines(loop)
         self.deadlines.ticked = self._measure
         self.resolvers = Resolvers()
@@ -124,7 +122,6 @@ class Wire:
         self._above = capacity.memory_check(limits.memory)
         self._begin = self.begin = entrance.begin
         self.requests = entrance.requests
-        self.responses = entrance.responses
 
     def may_keep(self, size: int = 0) -> bool:
         """Say whether the replay memory has room for `size` bytes more."""

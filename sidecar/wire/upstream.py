@@ -264,14 +264,14 @@ class Upstream(asyncio.Protocol):
 
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
         """Read the final response's head, and those of 1xx responses before it."""
-        responses = self._pool.wire.responses
+        hearing = exchange.errand.response_rules.hearing  # type: ignore[union-attr]
         while True:
             end = data.find(_END) + 4
             if not 3 < end <= LONGEST_RESPONSE_HEAD:  # noqa: PLR2004 - find() gave -1
                 self._keep_partial(data, ends=end > 3)  # noqa: PLR2004
                 return
             self._partial = b""
-            head = parse_response(data[:end], responses)
+            head = parse_response(data[:end], hearing)
             data = data[end:]
             frame = framing.response_framing(head, exchange.head.method)
             if head.status >= _FINAL or head.status == SWITCHING:

@@ -252,10 +252,16 @@ class Corridor:
         for pool in self._pools:
             pool.close()
 
-    def _proxy(self) -> Proxy:
+    def reload(self, *sessions: Cookie | SessionHeader) -> None:
+        """Let new requests in by a configuration with other sources of sessions; those under way keep theirs."""
+        self.do(lambda: self.wire.configure(self._limits, self._proxy(sessions)))
+
+    def _proxy(
+        self, sessions: tuple[Cookie | SessionHeader, ...] = (Cookie(SESSION_COOKIE), SessionHeader(SESSION_HEADER))
+    ) -> Proxy:
         settings = Settings(
             routes=self._routes(),
-            sessions=(Cookie(SESSION_COOKIE), SessionHeader(SESSION_HEADER)),
+            sessions=sessions,
             tunnels=(Tunnel("127.0.0.1", self.upstream.port), *self.tunnels),
             unmatched=self._unmatched,
             limits=self._limits,

@@ -26,7 +26,7 @@ def request_head(raw: bytes, limits: Limits | None = None) -> RequestHead:
 
 def response_head(raw: bytes) -> ResponseHead:
     """Read a response head as the wire does; raise `InvalidResponseError`."""
-    return parse_response(raw, Hearing(RESPONSE_RULES.speaking, COOKIES))
+    return parse_response(raw, RESPONSE_RULES.hearing)
 
 
 def get(target: bytes = b"/", *lines: bytes, host: bytes | None = b"a.test", method: bytes = b"GET") -> RequestHead:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.callers.cookie import Cookie
 from sidecar.wire import pool
+from tests.support.corridor import Corridor
 from tests.support.judge import VARIANTS, Variant, fill, proper, requests, start
 from tests.support.recording_upstream import Answer as Play
 from tests.support.recording_upstream import Eof, Fin, Rst, Step, Wait, response
@@ -17,7 +19,7 @@ from tests.support.recording_upstream import Eof, Fin, Rst, Step, Wait, response
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.corridor import Corridor
+    from tests.support.corridor import LoopKind
     from tests.support.raw import Answer, Raw
 
 GET = b"GET @/x@ HTTP/1.1\r\nHost: @host@\r\n\r\n"
@@ -578,6 +580,25 @@ def test_http_1_0_caller_gets_no_chunks_and_no_interims(
     assert head.lower().count(b"http/1.") == 1
     assert b"Connection: close" in head
     assert client.ended == "fin"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "line", [b"Set-Cookie: sidecar_session=x\r\n", b"X-Session-Id: x\r\n"], ids=["cookie", "header"]
+)
+def test_responses_that_come_after_a_reload_are_read_as_their_requests_were(loop: LoopKind, line: bytes):
+    """[HR-01, HD-14] What the former configuration takes out of one response is not taken out of another without it."""
+    with Corridor(loop) as corridor:
+        plays = [[Wait(0.1), _ok(lines + b"Content-Length: 2\r\n", b"hi")] for lines in (line, b"")]
+        corridor.do(lambda: corridor.upstream.play(*plays))
+        with corridor.client() as one, corridor.client() as another:
+            for client in (one, another):
+                client.send(fill(GET, "origin", b"app.internal"))
+                assert corridor.until(lambda: len(corridor.upstream.streams()) == 1 + (client is another))
+            corridor.reload(Cookie("another"))
+            for client in (one, another):
+                assert client.exactly(40) == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+        assert corridor.faults == []
 
 
 @pytest.mark.parametrize(
