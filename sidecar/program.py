@@ -228,6 +228,7 @@ class Program:
         self.broker.reconfigure(specs(settings), providers)
         self._take(settings)
         self.admin_state.providers = tuple(settings.providers)
+        self.admin_state.token = settings.admin.token
         self.error, self.watched, self._seen = "", settings.files, settings.seen
         self.metrics.reloaded(True)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sidecar.settings import Address, Settings
 
-_FIXED = ("listeners", "admin", "workers")  # parts of the configuration that are bound once
+_FIXED = ("listeners", "workers")  # parts of the configuration that are bound once
 
 
 class Prepared(NamedTuple):
@@ -26,6 +26,7 @@ class Prepared(NamedTuple):
 def refuse_fixed(old: Settings, new: Settings) -> None:
     """Raise `ValueError` where a reload would change what is bound once."""
     fixed = [name for name in _FIXED if getattr(new, name) != getattr(old, name)]
+    fixed += ["admin"] * (replace(new.admin, token=old.admin.token) != old.admin)
     fixed += ["store"] * (replace(new.store, keys=old.store.keys) != old.store)
     fixed += ["store.keys"] * (bool(old.store.keys) and not new.store.keys)
     fixed += ["login.bind"] * (_login_bind(new) != _login_bind(old))

@@ -58,6 +58,19 @@ async def test_change_that_a_signal_had_read_is_not_read_again(
         assert await watched(run) == (0 if signalled else 1)
 
 
+async def test_admin_token_that_is_replaced_opens_nothing_any_more(tmp_path: Path) -> None:
+    """[HR-06] A reload takes the new one, and keeps no one else from being taken; the address stays."""
+    async with whole(tmp_path) as run:
+        assert (await run.admin("GET", "/v1/sessions")).status == 200
+        assert await run.program.reload({**ENVIRON, "ADMIN_TOKEN": "another-admin-token"})
+        assert (await run.admin("GET", "/v1/sessions")).status == 401
+        headers = [("Authorization", "Bearer another-admin-token"), ("Host", "127.0.0.1")]
+        assert (await run.ask("/v1/sessions", headers, port=run.program.admin_port)).status == 200
+        append(run, "workers: 2\n")
+        assert not await run.program.reload(ENVIRON)
+        assert "workers" in run.program.error
+
+
 async def test_warnings_of_a_reload_are_logged(tmp_path: Path) -> None:
     """What `check` warns of is in the log after a reload, as after a start."""
     async with whole(tmp_path) as run:
