@@ -592,9 +592,10 @@ def test_responses_that_come_after_a_reload_are_read_as_their_requests_were(loop
         plays = [[Wait(0.1), _ok(lines + b"Content-Length: 2\r\n", b"hi")] for lines in (line, b"")]
         corridor.do(lambda: corridor.upstream.play(*plays))
         with corridor.client() as one, corridor.client() as another:
-            for client in (one, another):
-                client.send(fill(GET, "origin", b"app.internal"))
-                assert corridor.until(lambda: len(corridor.upstream.streams()) == 1 + (client is another))
+            one.send(fill(GET, "origin", b"app.internal"))
+            assert corridor.until(lambda: len(corridor.upstream.streams()) == 1)
+            another.send(fill(GET, "origin", b"app.internal"))
+            assert corridor.until(lambda: len(corridor.upstream.streams()) == 2)
             corridor.reload(Cookie("another"))
             for client in (one, another):
                 assert client.exactly(40) == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
