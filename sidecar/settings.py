@@ -71,6 +71,7 @@ class Login:
     par: Literal["auto", "require", "never"] = "auto"
     params: tuple[tuple[str, str], ...] = ()
     resources: tuple[str, ...] = ()
+    audience: str = ""
     per_second: int = 50  # sign-ins that may be begun
 
     @property

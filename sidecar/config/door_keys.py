@@ -45,6 +45,9 @@ class LoginKeys(Section):
     resource: kinds.Resources | None = key(
         "Resources that users consent to (RFC 8707): a URI or a list, for providers that renew for no other."
     )
+    audience: kinds.Text | None = key(
+        "Audience that the authorization request names, for providers that make an API's access tokens only so."
+    )
     params: Params | None = key("Extra parameters of every authorization request.")
     per_second: kinds.Count | None = key("Sign-ins that may be begun in any second.", default_of(Login, "per_second"))
 

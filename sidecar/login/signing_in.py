@@ -87,7 +87,9 @@ class SigningIn:
         if metadata.authorization_endpoint is None:
             raise SignInError("invalid", "metadata_authorization_endpoint")
         client_id = party.registered.client_id
-        extra = (*(("resource", one) for one in self._login.resources), *self._login.params)
+        targets = [("resource", one) for one in self._login.resources]
+        targets += [("audience", self._login.audience)] if self._login.audience else []
+        extra = (*targets, *self._login.params)
         form = authorization.authorization_request(pending, client_id, self._redirect_uri, self._login.scopes, extra)
         if flow.pushes(self._login, metadata):
             pushed = await party.server.push(form)

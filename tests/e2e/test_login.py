@@ -971,6 +971,17 @@ async def test_authorization_request_names_every_resource_of_the_file(tmp_path: 
         assert query["resource"] == ["https://a.example.com", "https://b.example.com/x"]
 
 
+async def test_authorization_request_names_the_audience_of_the_file(tmp_path: Path) -> None:
+    """Some providers make an API's tokens only so; the sign-in's token serves the routes that name none."""
+    login = ", audience: 'https://api.example.com/'"
+    async with signing_in(tmp_path, login=login) as running, running.browser() as browser:
+        begun = await browser.begin()
+        assert query_of(begun)["audience"] == "https://api.example.com/"
+        await browser.get(await browser.choose(begun, "alice"))
+        assert (await running.call(browser)).document["subject"] == "alice"
+        assert running.server.token_requests(grant_type="refresh_token") == []
+
+
 async def test_push_that_is_required_and_not_offered_is_refused(tmp_path: Path) -> None:
     """`par: require` never falls back to the browser."""
     async with signing_in(tmp_path, login=", par: require") as running, running.browser() as browser:

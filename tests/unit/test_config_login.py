@@ -44,14 +44,14 @@ def test_whole_login_is_taken(tmp_path: Path) -> None:
         tmp_path,
         "bind: 0.0.0.0:9000, public_url: 'HTTPS://App.Example.com:443/', provider: [second, idp], scope: [b a, openid], "
         "return_to: [https://app.example.com/x/, http://localhost:3000], cookie: sid, par: require, "
-        "resource: [https://b.example.com, https://a.example.com/x], params: {prompt: login}",
+        "resource: [https://b.example.com, https://a.example.com/x], params: {prompt: login}, audience: api",
         "callers: {session: [{header: X-S}, {cookie: other}, {cookie: sid}]}\n",
         IDP + SECOND,
     )
     assert found == Login(
         "https://app.example.com", ("second", "idp"), "sid", ("https://app.example.com/x/", "http://localhost:3000/"),
         ("openid", "a", "b"), Address("0.0.0.0", 9000), "require", (("prompt", "login"),),
-        ("https://b.example.com", "https://a.example.com/x"),
+        ("https://b.example.com", "https://a.example.com/x"), "api",
     )  # fmt: skip
 
 
