@@ -33,6 +33,8 @@ REST = 5.0
 """Seconds for which a valid token is used without trying to renew it, after a renewal failed."""
 APP_PATIENCE = 1.0
 """Seconds that an application's token waits for the store: it can be had without."""
+LOOKS = 4
+"""Readings of a session that is signed out and in meanwhile, before it is taken for what was read."""
 _log = logging.getLogger(__name__)
 
 
@@ -98,9 +100,10 @@ class Reader:
 
     async def look(self, trip: Trip) -> Sight:
         """Read and plan. An application's record is taken for missing where the store is away."""
-        sight = await self._look(trip)
-        if sight.plan is Plan.NEED_LOGIN and self.outdated(trip, sight):
-            return await self._look(trip)  # signed in while the answer was on its way, perhaps
+        for _ in range(LOOKS):
+            sight = await self._look(trip)
+            if sight.plan is not Plan.NEED_LOGIN or not self.outdated(trip, sight):
+                break  # else signed in while the answer was on its way, perhaps
         return sight
 
     def outdated(self, trip: Trip, sight: Sight) -> bool:

@@ -62,3 +62,21 @@ async def test_record_of_the_user_before_seen_after_the_next_sign_in_is_not_beli
     pair.clock.now += 4000
     assert (await pair.at(pair.two, spec)).startswith("access.bob.")  # type: ignore[arg-type]
     assert pair.two.counts.generation_regressions == 0
+
+
+async def test_sign_out_and_in_while_the_store_answers_twice_is_served_at_once(pair: Pair) -> None:
+    """[ID-03] Each answer is older than what happened meanwhile; the second one is no more believed than the first."""
+    await pair.sign_in("alice", expires_in=1)
+    pair.clock.now += 10
+    view, found = pair.views[1], pair.views[1].get
+    meanwhile = [pair.one.sessions.delete, pair.sign_in]
+
+    async def get(key: str) -> Record | None:
+        record = await found(key)
+        if key.startswith("session:") and meanwhile:
+            await meanwhile.pop(0)("alice")
+            return None if meanwhile else record
+        return record
+
+    view.get = get  # type: ignore[method-assign]
+    assert (await pair.at(pair.two)).startswith("access.alice.sign-in")
