@@ -21,6 +21,7 @@ PREFIX = "an absolute path such as /api"
 HEADER = "a header name such as Authorization or X-Api-Token"
 TUNNEL = "a host and port such as api.example.com:443 or *.example.com:443"
 
+_DEVIATING = re.compile("[\u00df\u03c2\u200c\u200d]")  # browsers keep these (UTS 46 section 7), Python's codec does not
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 _NUMERIC = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
@@ -65,6 +66,8 @@ def host(text: str) -> str:
 def _ascii(text: str) -> str:
     if text.isascii():
         return text
+    if _DEVIATING.search(text):
+        raise Misfit(hint="this name is written in ASCII (IDNA) in two ways, for two domains; write its xn-- form")
     try:
         return text.encode("idna").decode("ascii")
     except UnicodeError:

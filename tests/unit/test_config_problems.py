@@ -143,6 +143,8 @@ VALUES = [
     Case("upstream-dots", route("{match: {host: a}, upstream: ▶https://a.example.com/a/../b, as: app}"), "routes[0].upstream", "expected a URL", "dot segments"),
     Case("SS-03-upstream-short-ipv4", route("{match: {host: a}, upstream: ▶https://127.1, as: app}"), "routes[0].upstream", "expected a URL", "four decimal numbers"),
     Case("CF-13-upstream-bad-ipv6", route('{match: {host: a}, upstream: ▶"https://[::g]/", as: app}'), "routes[0].upstream", "expected a URL", "no IPv6 address"),
+    Case("CF-13-upstream-idna-of-two-domains", route("{match: {host: a.internal}, upstream: ▶https://stra\u00dfe.example, as: app}"), "routes[0].upstream", "expected a URL", "for two domains; write its xn-- form"),
+    Case("CF-13-host-idna-of-two-domains", route("{match: {host: ▶a\u200db.example}, upstream: https://a.example.com, as: app}"), "routes[0].match.host", "expected a host", "for two domains"),
     Case("CF-13-host-idna", route(f"{{match: {{host: ▶{'ü' * 70}.de}}, upstream: https://a.example.com, as: app}}"), "routes[0].match.host", "expected a host", "IDNA"),
     Case("host-wildcard-inside", route('{match: {host: ▶"a.*.com"}, upstream: https://a.example.com, as: app}'), "routes[0].match.host", "expected a host", "*.example.com"),
     Case("host-url", route("{match: {host: ▶https://a}, upstream: https://a.example.com, as: app}"), "routes[0].match.host", "expected a host"),
