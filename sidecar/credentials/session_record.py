@@ -26,6 +26,7 @@ MOST_TOKENS = 16
 
 _PROTOCOL_SCOPES = frozenset({"openid", "offline_access"})  # ask for an ID token, a refresh token: no access
 
+Params = tuple[tuple[str, str], ...]
 Order = tuple[int, int]
 """(born, generation): tells two states of a provider's chain in time, across instances and sign-ins."""
 
@@ -34,7 +35,8 @@ Order = tuple[int, int]
 class Bought:
     """An access token and what it was bought for.
 
-    `fingerprint` is the `TokenSpec`'s; empty for the token of a sign-in, whose `params` are unknown (None).
+    `fingerprint` is the `TokenSpec`'s; empty for the token of a sign-in, whose `params` are unknown (None)
+    where an application handed it over.
     """
 
     token: Token
@@ -43,7 +45,7 @@ class Bought:
     grant: str = "session"
     audience: str = ""
     resources: tuple[str, ...] = ()
-    params: tuple[tuple[str, str], ...] | None = None
+    params: Params | None = None
     binding: str = ""
 
 
@@ -145,9 +147,13 @@ def signed_in(
     audience: str = "",
     resources: tuple[str, ...] = (),
     identity: Identity | None = None,
+    params: Params | None = None,
 ) -> Chain:
-    """Return the chain of a new sign-in. Without `scope` in the response its token is taken for what the routes ask."""
-    bought = Bought(granted.token, 1, audience=audience, resources=resources)
+    """Return the chain of a new sign-in. Without `scope` in the response its token is taken for what the routes ask.
+
+    `params`: of its token request, where they are known.
+    """
+    bought = Bought(granted.token, 1, audience=audience, resources=resources, params=params)
     id_token = granted.id_token if identity else None
     return Chain(chain_home, born, 1, granted.refresh_token, (bought,), identity, id_token)
 

@@ -14,7 +14,7 @@ from sidecar.callers import session_id as session_ids
 from sidecar.credentials import handed_over
 from sidecar.credentials.entry import Peak
 from sidecar.credentials.records import SESSIONS, Loaded, Records, version_over
-from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, SessionRecord, signed_in
+from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, Params, SessionRecord, signed_in
 from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -103,14 +103,19 @@ class Sessions:
         self._own(name, provider, record)
         return _info(name, record, self._clock())
 
-    async def open(self, name: str, provider: str, granted: Granted, identity: Identity) -> None:
-        """Make the session `name` of a user whom the sidecar itself signed in; what was under the name is gone."""
+    async def open(
+        self, name: str, provider: str, granted: Granted, identity: Identity, params: Params | None = None
+    ) -> None:
+        """Make the session `name` of a user whom the sidecar itself signed in; what was under the name is gone.
+
+        `params`: the extra parameters of its token request.
+        """
         home = self._home(provider)
         if not home.endswith(f"@{identity.issuer}"):  # a reload gave the name to another meanwhile: not its tokens
             raise Refusal("login_required", "The provider is another by now.")
 
         def join(_record: SessionRecord | None, now: float) -> SessionRecord:
-            chain = signed_in(home, int(now * 1000), granted, identity=identity)
+            chain = signed_in(home, int(now * 1000), granted, identity=identity, params=params)
             return SessionRecord(now, now, identity.subject, {provider: chain}, *self.life)
 
         self._own(name, provider, await self._replace(name, join))

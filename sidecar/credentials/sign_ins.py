@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sidecar.credentials.records import Records
-    from sidecar.credentials.session_record import SessionRecord
+    from sidecar.credentials.session_record import Params, SessionRecord
     from sidecar.credentials.sessions import Sessions
     from sidecar.model import Granted, Identity, Secret
 
@@ -56,7 +56,9 @@ class SignIns:
         self._records = records
         self._clock = clock
 
-    async def open(self, session_id: str, provider: str, granted: Granted, identity: Identity) -> bool:
+    async def open(
+        self, session_id: str, provider: str, granted: Granted, identity: Identity, params: Params | None = None
+    ) -> bool:
         """Store the session; False where its issuer has signed it out since its tokens were asked for."""
         name = await self._sessions.name(session_id)
         places = [await self._of_subject(identity.issuer, identity.subject)]
@@ -66,7 +68,7 @@ class SignIns:
         for place in places:
             for surplus in await self._enlist(place, name, until):
                 await self._sessions.erase(surplus, wait=False, heir=identity)
-        await self._sessions.open(name, provider, granted, identity)
+        await self._sessions.open(name, provider, granted, identity, params)
         still = [name in await self._listed(place) for place in places]
         if all(still) and not await self._signed_out_after(granted.token.requested_at, identity):
             return True

@@ -143,7 +143,8 @@ class SigningIn:
         try:
             identity = await self._identity(party, metadata, granted, pending)
             self._expect_still(pending.provider, party)
-            kept = await self._state.sign_ins.open(session_id, pending.provider, granted, identity)
+            params = party.registered.params
+            kept = await self._state.sign_ins.open(session_id, pending.provider, granted, identity, params)
         except (SignInError, Refusal):
             if granted.refresh_token is not None:  # nobody will ever use it
                 await party.server.revoke(granted.refresh_token, "refresh_token")

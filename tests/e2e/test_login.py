@@ -182,9 +182,29 @@ async def test_code_is_exchanged_with_the_parameters_of_the_provider(
     monkeypatch.setattr(endpoints, "issue", noting)
     async with signing_in(tmp_path, provider=", params: {tenant: example}") as running, running.browser() as browser:
         await browser.sign_in("alice")
+        assert (await running.call(browser)).document["subject"] == "alice"
+        assert seen == [("authorization_code", "example")]
         running.clock.ahead += 310
         assert (await running.call(browser)).document["subject"] == "alice"
     assert seen == [("authorization_code", "example"), ("refresh_token", "example")]
+
+
+async def test_route_with_parameters_of_its_own_has_its_own_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sign-in's token was bought without them: a renewal that names them comes before the first request."""
+    real, seen = endpoints.issue, []
+
+    def noting(state: State, client: Any, parameters: Any) -> Any:
+        seen.append((parameters.one("grant_type"), parameters.one("tenant"), parameters.one("mode")))
+        return real(state, client, parameters)
+
+    monkeypatch.setattr(endpoints, "issue", noting)
+    provider, scope = ", params: {tenant: a}", "profiles.read, params: {mode: b}"
+    async with signing_in(tmp_path, provider=provider, scope=scope) as running, running.browser() as browser:
+        await browser.sign_in("alice")
+        assert (await running.call(browser)).document["subject"] == "alice"
+    assert seen == [("authorization_code", "a", ""), ("refresh_token", "a", "b")]
 
 
 async def test_session_tells_the_application_who_is_signed_in(running: SignIn, browser: Browser) -> None:
