@@ -6,7 +6,7 @@ the former one's. So while the store is shaken, or says that
 anything may have changed, what was written within the last minute is compared, and written again where it is missing:
 well within the time for which who takes a lock waits (`renewal.HEIR_WAITS`). By compare-and-set, by the chain's place
 in time and the record's version: nothing newer is overwritten, no session comes back that is gone or was signed in
-anew. A chain that another process has changed since is left to that one. Asks no provider.
+anew. What another process has changed since is left to that one. Asks no provider.
 """
 
 from __future__ import annotations
@@ -41,18 +41,20 @@ class Stored(NamedTuple):
 
 
 class SignedIn(NamedTuple):
-    """The record of a sign-in as the store has taken it, its version, and when."""
+    """The record of a sign-in as the store has taken it, its version, the one that it replaced, and when."""
 
     record: SessionRecord
     version: int
+    replaced: int
     at: float
 
 
 class Ended(NamedTuple):
-    """The version of a session's record that was deleted, and when."""
+    """The version of a session's record that was deleted, and when. `others`: another process has written since."""
 
     version: int
     at: float
+    others: bool = False
 
 
 T = TypeVar("T", Stored, SignedIn, Ended)
@@ -76,11 +78,14 @@ class Repairs:
         self._stored[trip.name] = Stored(chains, self._kit.clock())
         _tidy(self._stored, self._kit.clock())
 
-    def signed_in(self, name: str, record: SessionRecord, version: int) -> None:
-        """Take note that the store has a sign-in, and as which version of its record. A file does not fail over."""
-        if self._fails_over:
-            self._signed_in.pop(name, None)
-            self._signed_in[name] = SignedIn(record, version, self._kit.clock())
+    def signed_in(self, name: str, record: SessionRecord, version: int, replaced: int | None) -> None:
+        """Take note that the store has a sign-in, as which version of its record, and over which one.
+
+        One in whose place there was nothing could be lost, but not be taken for another. A file does not fail over.
+        """
+        self._signed_in.pop(name, None)
+        if self._fails_over and replaced is not None:
+            self._signed_in[name] = SignedIn(record, version, replaced, self._kit.clock())
             _tidy(self._signed_in, self._kit.clock())
 
     def ended(self, name: str, version: int) -> None:
@@ -92,12 +97,12 @@ class Repairs:
         _tidy(self._ended, self._kit.clock())
 
     def changed(self, name: str) -> None:
-        """Hear that another process changed a record, or (empty) that any may have changed.
-
-        What is told by versions stays: the change may be lost as well.
-        """
+        """Hear that another process changed a record, or (empty) that any may have changed."""
         self._doubted |= not name
         self._stored.pop(name, None)
+        self._signed_in.pop(name, None)
+        if name in self._ended:  # that one may have made its own write again, which we had deleted
+            self._ended[name] = self._ended[name]._replace(others=True)
 
     async def watch(self) -> None:
         """Look after what was written whenever the store may have lost some of it, for ever."""
@@ -152,7 +157,7 @@ class Repairs:
     async def _sign_in_again(self, name: str, signed_in: SignedIn) -> None:
         """Where the store shows the session that was there before. Who finds none has to sign in again."""
         over = await self._kit.records.load(name)
-        if over.record is None or over.version is None or over.version >= signed_in.version:
+        if over.record is None or over.version is None or over.version > signed_in.replaced:
             return
         record, now = signed_in.record, self._kit.clock()
         if self._signed_in.get(name) is signed_in and await self._kit.records.save(
@@ -163,7 +168,7 @@ class Repairs:
 
     async def _end_again(self, name: str, ended: Ended) -> None:
         over = await self._kit.records.load(name)
-        if over.version is None or over.version > ended.version:
+        if over.version is None or over.version > ended.version or (ended.others and over.version < ended.version):
             return
         if self._ended.get(name) is ended and await self._kit.records.delete(name, over):
             self._repaired(name)
