@@ -185,6 +185,8 @@ def url(text: str) -> str:
     _scheme, authority, _path, _query, fragment = _split(text)
     if fragment:
         raise Misfit(hint="an endpoint has no fragment")
+    if not authority.isascii():
+        raise Misfit(hint="a provider's URLs are compared letter by letter: write the host in its xn-- form")
     host(_place(authority)[0])
     return text
 

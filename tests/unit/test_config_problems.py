@@ -143,6 +143,7 @@ VALUES = [
     Case("upstream-dots", route("{match: {host: a}, upstream: ▶https://a.example.com/a/../b, as: app}"), "routes[0].upstream", "expected a URL", "dot segments"),
     Case("SS-03-upstream-short-ipv4", route("{match: {host: a}, upstream: ▶https://127.1, as: app}"), "routes[0].upstream", "expected a URL", "four decimal numbers"),
     Case("CF-13-upstream-bad-ipv6", route('{match: {host: a}, upstream: ▶"https://[::g]/", as: app}'), "routes[0].upstream", "expected a URL", "no IPv6 address"),
+    Case("CF-13-issuer-not-ascii", "providers:\n  idp: {issuer: ▶https://b\u00fccher.example, client_id: a, client_auth: none}\nunmatched: forward", "providers.idp.issuer", "expected a URL", "write the host in its xn-- form"),
     Case("CF-13-upstream-idna-of-two-domains", route("{match: {host: a.internal}, upstream: ▶https://stra\u00dfe.example, as: app}"), "routes[0].upstream", "expected a URL", "for two domains; write its xn-- form"),
     Case("CF-13-host-idna-of-two-domains", route("{match: {host: ▶a\u200db.example}, upstream: https://a.example.com, as: app}"), "routes[0].match.host", "expected a host", "for two domains"),
     Case("CF-13-host-idna", route(f"{{match: {{host: ▶{'ü' * 70}.de}}, upstream: https://a.example.com, as: app}}"), "routes[0].match.host", "expected a host", "IDNA"),
