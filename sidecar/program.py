@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -195,7 +197,7 @@ class Program:
         async with self._reloading:
             self._read = digest(self.watched)
             try:
-                new = await asyncio.to_thread(apart.load, self.path, environ)  # thousands of routes take their time
+                new = await _read_apart(self.path, environ)
                 prepared = self.prepare(new)
             except (config.ConfigError, OSError, ValueError) as error:
                 self.reject(str(error), error.files if isinstance(error, config.ConfigError) else ())
@@ -277,3 +279,11 @@ class Program:
     async def _close_providers(self) -> None:
         for provider in [*self._retired, *self.providers.values()]:
             await provider.close()
+
+
+async def _read_apart(path: str, environ: Mapping[str, str]) -> Settings:
+    """Read the file while requests are served: thousands of routes take their time. OSError without a thread for it."""
+    try:
+        return await asyncio.to_thread(apart.load, path, environ)
+    except RuntimeError:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None

@@ -144,6 +144,23 @@ async def test_signals_during_a_reload_are_one_more_reload() -> None:
             asyncio.get_running_loop().remove_signal_handler(number)
 
 
+async def test_change_is_noticed_after_one_that_found_no_thread_to_be_read_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HR-02] A system without a thread left is a reload that failed, said as one; the files go on being watched."""
+
+    async def refused(*_given: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with watching(tmp_path, monkeypatch) as run:
+        with monkeypatch.context() as tight:
+            tight.setattr(asyncio, "to_thread", refused)
+            append(run, "via: one\n")
+            await until(lambda: run.program.error)
+        append(run, "access_log: true\n")
+        await until(lambda: run.program.settings.access_log and not run.program.error)
+
+
 async def test_change_while_the_sidecar_starts_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[HR-05] Written after it was read and before anybody looks for changes: a store that is away makes that long."""
     monkeypatch.setattr("sidecar.config.watch.LOOK", 0.01)
