@@ -120,6 +120,10 @@ class Sessions:
 
         self._own(name, provider, await self._replace(name, join))
 
+    def is_home(self, provider: str, chain: Chain) -> bool:
+        """Say whether the provider's name means the issuer and client that a chain belongs to."""
+        return self._registry.home(provider) == chain.home
+
     async def load(self, name: str) -> SessionRecord | None:
         """Return the record of a session that lives."""
         record = (await asked(self._records.load(name))).record

@@ -39,7 +39,10 @@ Listed = dict[str, float]
 
 
 class SignedIn(NamedTuple):
-    """What is known of a session. `subject` is None where an application handed it over. Times: since the epoch."""
+    """What is known of a session. `subject` is None where an application handed it over. Times: since the epoch.
+
+    `id_token`: where the provider's name still means the issuer and client that it is from.
+    """
 
     provider: str
     subject: str | None
@@ -81,7 +84,8 @@ class SignIns:
         if record is None or not record.chains:
             return None
         provider, chain = next(iter(record.chains.items()))
-        return SignedIn(provider, record.subject, record.created, record.ends_at, chain.id_token)
+        id_token = chain.id_token if self._sessions.is_home(provider, chain) else None
+        return SignedIn(provider, record.subject, record.created, record.ends_at, id_token)
 
     async def end(self, issuer: str, subject: str, sid: str) -> int:
         """End the sessions of the issuer's `sid`, or of `subject` where there is none; return how many there were.

@@ -746,6 +746,17 @@ async def test_sign_out_goes_on_at_the_provider(tmp_path: Path) -> None:
         assert nobody.headers["location"] == f"{running.public}/app"
 
 
+async def test_id_token_of_a_former_client_is_no_hint_at_the_sign_out(tmp_path: Path) -> None:
+    """A reload has given the provider's name to another registration: the browser carries no token there."""
+    provider = ', end_session_endpoint: "https://idp.example/end"'
+    async with signing_in(tmp_path, provider=provider) as running, running.browser() as browser:
+        await browser.sign_in("alice")
+        running.rewrite("client_id: legacy-app", "client_id: another")
+        assert await running.program.reload(ENVIRON)
+        gone = await browser.post("/oauth2/logout")
+        assert (gone.status_code, gone.headers["location"]) == (303, f"{running.public}/app")
+
+
 async def test_sign_out_works_while_the_provider_is_away(running: SignIn, browser: Browser) -> None:
     """Here the session ends; that the provider could not be told is not the user's trouble."""
     await browser.sign_in("alice")
