@@ -38,9 +38,9 @@ class Upstream(asyncio.Protocol):
     """One connection. `used` counts the requests it has carried."""
 
     __slots__ = (
-        "_closes_well", "_doubtful", "_endless", "_ends", "_fresh", "_held", "_partial", "_paused", "_persistent",
-        "_pool", "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "blocked", "deadline",
-        "exchange", "used",
+        "_closes_well", "_doubtful", "_endless", "_ends", "_fresh", "_gone", "_held", "_partial", "_paused",
+        "_persistent", "_pool", "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "blocked",
+        "deadline", "exchange", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -50,6 +50,7 @@ class Upstream(asyncio.Protocol):
         self._fresh = True  # made for somebody who has not taken it yet
         self._reader: BodyReader | None = None
         self._held: tuple[ResponseHead, bytes] | None = None
+        self._gone: tuple[Exception | None] | None = None  # why the connection has ended, while a response is held
         self._paused = False  # reading, by a slow caller
         self.blocked = False  # writing, by a slow upstream
         self._endless = False  # a response whose pieces may be far apart
@@ -115,11 +116,12 @@ class Upstream(asyncio.Protocol):
     def release_held(self) -> None:
         """Pass on the response that was held back."""
         held, self._held = self._held, None
+        gone, self._gone = self._gone, None
         exchange = self.exchange
         if held is None or exchange is None or exchange.errand is None:
             return
         head, rest = held
-        if not self._paused:
+        if not (self._paused or gone):
             self._transport.resume_reading()
         try:
             frame = framing.response_framing(head, exchange.head.method)
@@ -127,6 +129,8 @@ class Upstream(asyncio.Protocol):
             self._pass_on(exchange, head, frame, out, rest)
         except (InvalidResponseError, BrokenBodyError):
             self._invalid()
+        if gone:
+            self._lost(*gone)
 
     def drop(self) -> None:
         """Close: the response in progress is not wanted, or not to be trusted."""
@@ -202,7 +206,10 @@ class Upstream(asyncio.Protocol):
         if self.exchange is not None:
             if exc is not None:
                 self._read_last_words()
-            self._lost(exc)
+            if self._held is None:
+                self._lost(exc)
+            else:  # TLS tells of an end also while reading is paused; what is held may still be replaced or passed on
+                self._gone = (exc,)
 
     def pause_writing(self) -> None:
         self.blocked = True

@@ -99,6 +99,34 @@ def test_end_without_closure_alert_is_no_end_of_a_body(secure: dict[str, Corrido
     assert corridor.faults == []
 
 
+CLOSING: dict[str, tuple[Step, ...]] = {
+    "RT-01-closed-at-once": (Fin,),
+    "RT-01-closed-later": (Wait(0.02), Fin),
+    "RT-01-cut-off": (Wait(0.02), Cut),
+    "RT-01-reset": (Wait(0.02), Rst),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
+@pytest.mark.parametrize("case", CLOSING)
+@pytest.mark.parametrize(("session", "told"), [(b"alice", (200, b"GET /x")), (b"stuck", (401, b"denied"))])
+def test_401_whose_connection_ends_at_once_is_still_replayed_or_passed_on(
+    secure: dict[str, Corridor], case: str, session: bytes, told: tuple[int, bytes], variant: Variant
+):
+    """[RT-01] Many upstreams close after a 401; under TLS that is heard of while the new token is awaited."""
+    corridor = start(secure, variant)
+    corridor.broker.delay = 0.1
+    denied = response(b"denied", 401, b'WWW-Authenticate: Bearer error="invalid_token"', b"Connection: close")
+    corridor.do(lambda: corridor.upstream.play([denied, *CLOSING[case]]))
+    with corridor.client() as client:
+        request = GET.replace(b"\r\n\r\n", b"\r\nX-Session-Id: " + session + b"\r\n\r\n")
+        answer = client.send(fill(request, variant.form, b"user.internal")).answer()
+    assert answer is not None
+    assert (answer.status, answer.body, answer.whole) == (*told, True)
+    assert corridor.until(lambda: corridor.wire.upstreams == (told[0] == 200))
+    assert corridor.faults == []
+
+
 @pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
 def test_body_of_an_answered_upload_is_no_request_over_tls(secure: dict[str, Corridor], variant: Variant):
     """[SM-17] An early answer over TLS is relayed, both connections end, and what follows is nobody's request."""
