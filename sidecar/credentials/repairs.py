@@ -50,9 +50,10 @@ class SignedIn(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The version of a session's record that was deleted, and when. `others`: another process has written since."""
+    """The version of a session's record that was deleted, its sign-ins, and when. `others`: have written since."""
 
     version: int
+    sign_ins: frozenset[int]
     at: float
     others: bool = False
 
@@ -88,12 +89,12 @@ class Repairs:
             self._signed_in[name] = SignedIn(record, version, replaced, self._kit.clock())
             _tidy(self._signed_in, self._kit.clock())
 
-    def ended(self, name: str, version: int) -> None:
+    def ended(self, name: str, version: int, record: SessionRecord | None) -> None:
         """Take note that a session was deleted, and which version of its record."""
         self._stored.pop(name, None)
         self._signed_in.pop(name, None)
         self._ended.pop(name, None)
-        self._ended[name] = Ended(version, self._kit.clock())
+        self._ended[name] = Ended(version, _sign_ins(record), self._kit.clock())
         _tidy(self._ended, self._kit.clock())
 
     def changed(self, name: str) -> None:
@@ -101,7 +102,7 @@ class Repairs:
         self._doubted |= not name
         self._stored.pop(name, None)
         self._signed_in.pop(name, None)
-        if name in self._ended:  # that one may have made its own write again, which we had deleted
+        if name in self._ended:  # by a sign-in, which may be lost as well, or by making again what we had deleted
             self._ended[name] = self._ended[name]._replace(others=True)
 
     async def watch(self) -> None:
@@ -168,7 +169,9 @@ class Repairs:
 
     async def _end_again(self, name: str, ended: Ended) -> None:
         over = await self._kit.records.load(name)
-        if over.version is None or over.version > ended.version or (ended.others and over.version < ended.version):
+        if over.version is None or over.version > ended.version:
+            return
+        if ended.others and not _sign_ins(over.record) <= ended.sign_ins:
             return
         if self._ended.get(name) is ended and await self._kit.records.delete(name, over):
             self._repaired(name)
@@ -177,6 +180,10 @@ class Repairs:
     def _repaired(self, name: str) -> None:
         self._kit.counts.repairs += 1
         _log.error("store_went_back", extra={"record": name[:20]})
+
+
+def _sign_ins(record: SessionRecord | None) -> frozenset[int]:
+    return frozenset(chain.born for chain in record.chains.values()) if record else frozenset()
 
 
 def _tidy(kept: dict[str, T], now: float) -> None:

@@ -75,7 +75,7 @@ class Sessions:
         self._clock = clock
         self._local = local
         self._revocations: set[asyncio.Task[None]] = set()
-        self.ended: Callable[[str, int], None] = lambda _name, _version: None
+        self.ended: Callable[[str, int, SessionRecord | None], None] = lambda *_: None
         self.signed_in: Callable[[str, SessionRecord, int, int | None], None] = lambda *_: None
         self.life = Life()
 
@@ -227,7 +227,7 @@ class Sessions:
             if over.version is None:
                 break
             if await asked(self._records.delete(name, over)):
-                self.ended(name, over.version)
+                self.ended(name, over.version, over.record)
                 return True, over.record
         return await asked(self._records.delete(name)), over.record
 

@@ -144,6 +144,22 @@ async def test_sign_in_after_a_failover_is_left_alone_though_its_clock_is_behind
         assert (await loses.at(broker)).startswith("access.bob.")
 
 
+async def test_sign_out_and_the_next_sign_in_that_a_failover_has_lost_both_leave_no_former_user(loses: Loses) -> None:
+    """[ID-08] [RD-07] With a renewal that was lost before them: what the store shows is older than what was ended."""
+    await loses.sign_in("alice", expires_in=1)
+    loses.clock.now += 10
+    loses.backup()
+    await loses.at(loses.two)
+    await loses.one.sessions.delete("alice")
+    loses.clock.now += 1
+    await loses.two.sessions.put("alice", "idp", loses.server.sign_in("bob"))
+    loses.fail_over()
+    loses.clock.now += 3
+    await loses.look()
+    for broker in (loses.two, loses.one):
+        assert (await refused(loses.at(broker))).name == "login_required"
+
+
 async def test_sign_in_and_its_sign_out_elsewhere_that_a_failover_has_lost_both_leave_no_session(loses: Loses) -> None:
     """[ID-04] [RD-07] Whichever of the two instances looks first, and although they hear of each other's repairs."""
     await loses.sign_in("alice")
