@@ -102,6 +102,11 @@ def connections_for(wanted: int, descriptors: int) -> int:
     return min(wanted, max(LEAST_CONNECTIONS, (descriptors - reserve(descriptors)) // 2))
 
 
+def upstreams_for(connections: int, descriptors: int) -> int:
+    """Return how many connections to upstreams leave room for so many from callers, and for the reserve."""
+    return max(connections, descriptors - reserve(descriptors) - connections)
+
+
 def descriptors() -> int:
     """Return how many descriptors this process may have open (its soft limit)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

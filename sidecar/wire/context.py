@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.wire import capacity
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sidecar.wire.downstream import Downstream
     from sidecar.wire.exchange import Exchange
     from sidecar.wire.hearing import Hearing
+    from sidecar.wire.pool import Pool
 
 NEVER = math.inf
 TICK = 0.1  # seconds: how much later than asked a deadline may fire
@@ -90,8 +92,8 @@ class Wire:
 
     __slots__ = (
         "_above", "_begin", "_next_look", "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop",
-        "most_connections", "outgoing", "refused", "replay_memory", "requests", "resolvers", "strained",
-        "upstreams",
+        "most_connections", "most_upstreams", "outgoing", "pools", "refused", "replay_memory", "requests", "resolvers",
+        "responses", "spared_at", "strained", "upstreams",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
@@ -100,6 +102,9 @@ class Wire:
         self.begin: Callable[[Exchange], None] | None = None
         self.strained: Callable[[bool], None] = lambda _above: None
         self.most_connections = limits.connections
+        self.most_upstreams = limits.connections
+        self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self.spared_at = 0.0
         self._above: Callable[[], bool] = lambda: False
         self._begin: Callable[[Exchange], None] | None = None
         self._next_look = 0.0
@@ -118,10 +123,25 @@ class Wire:
     def configure(self, limits: Limits, entrance: Entrance) -> None:
         """Let new requests in by another entrance; those under way keep theirs."""
         self.limits = limits
-        self.most_connections = capacity.connections_for(limits.connections, capacity.descriptors())
+        there = capacity.descriptors()
+        self.most_connections = capacity.connections_for(limits.connections, there)
+        self.most_upstreams = capacity.upstreams_for(self.most_connections, there)
         self._above = capacity.memory_check(limits.memory)
         self._begin = self.begin = entrance.begin
         self.requests = entrance.requests
+
+    def spare(self) -> None:
+        """Make room for a connection to an upstream: where there are too many, close the older half of the idle ones.
+
+        They lie in the pools of all routes, each of which knows its own only. Where none is idle it looks once a tick.
+        """
+        if self.upstreams < self.most_upstreams or self.spared_at == self.deadlines.now:
+            return
+        idle = sorted((one for pool in self.pools for one in pool.idle()), key=lambda one: one.deadline)
+        if not idle:
+            self.spared_at = self.deadlines.now
+        for one in idle[: len(idle) // 2 + 1]:
+            one.close()
 
     def may_keep(self, size: int = 0) -> bool:
         """Say whether the replay memory has room for `size` bytes more."""

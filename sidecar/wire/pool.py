@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sidecar.wire.upstream import Upstream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.model import Origin
     from sidecar.settings import Tls
     from sidecar.wire.context import Wire
@@ -29,7 +31,9 @@ class Pool:
     `named`: the configuration names the origin (see `Dialler.dial`).
     """
 
-    __slots__ = ("_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_origin", "_tls", "wire")
+    __slots__ = (
+        "__weakref__", "_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_origin", "_tls", "wire",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -64,9 +68,15 @@ class Pool:
 
     async def connect(self) -> Upstream:
         """Open a connection; raise `Refusal` (upstream_unreachable, upstream_timeout, destination_refused, loop)."""
+        self.wire.pools.add(self)
+        self.wire.spare()
         return await self._dialler.dial(
             lambda: Upstream(self), self._origin, tls=self._tls, timeout=self._connect_timeout, named=self._named
         )
+
+    def idle(self) -> Sequence[Upstream]:
+        """Return the connections that wait for a request."""
+        return tuple(self._idle)
 
     def give_back(self, upstream: Upstream) -> None:
         """Take a connection that is ready for the next request."""
