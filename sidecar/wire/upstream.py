@@ -247,10 +247,12 @@ class Upstream(asyncio.Protocol):
 
     def _read_first_words(self) -> None:
         words, self._partial = self._partial, b""
-        if self.exchange is not None and not self._transport.is_closing():
+        if self.exchange is None:
+            return
+        if not self._transport.is_closing():  # where our writing has met a reset already, the words are all there is
             self._paused = False
             self._transport.resume_reading()
-            Upstream.data_received(self, words)
+        Upstream.data_received(self, words)
 
     def _read_last_words(self) -> None:
         """Read what came before a reset that our writing met first: an answer to a request that was not wanted whole.

@@ -22,10 +22,11 @@ ROUNDS = 25  # it was a race
 
 
 class Talker:
-    """An upstream that says `words` to every connection at once, and then nothing more."""
+    """An upstream that says `words` to every connection at once, and then nothing more. `deaf`: it closes at once."""
 
     def __init__(self) -> None:
         self.words = b""
+        self.deaf = False
         self.heard: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
@@ -36,6 +37,9 @@ class Talker:
             while True:
                 connection, _ = self._server.accept()
                 connection.sendall(self.words)
+                if self.deaf:
+                    connection.close()
+                    continue
                 connection.shutdown(socket.SHUT_WR)
                 self.heard.append(connection)
 
@@ -74,10 +78,14 @@ def test_greeting_of_a_tunnels_destination_arrives(corridor: Corridor, talker: T
     assert corridor.faults == []
 
 
+@pytest.mark.parametrize("deaf", [False, True], ids=["half-closed", "closed"])
 @pytest.mark.parametrize("body", [b"\r\n", b"Content-Length: 2\r\n\r\nhi"], ids=["UP-05-no-body", "UP-05-body"])
-def test_answer_to_the_connection_is_the_answer_to_its_first_request(corridor: Corridor, talker: Talker, body: bytes):
+def test_answer_to_the_connection_is_the_answer_to_its_first_request(
+    corridor: Corridor, talker: Talker, body: bytes, deaf: bool, monkeypatch: pytest.MonkeyPatch
+):
     """A server that is too busy says so before it reads: it is told to the caller, and the connection not used again."""
     talker.words = BUSY
+    monkeypatch.setattr(talker, "deaf", deaf)
     for _ in range(ROUNDS):
         with corridor.client() as client:
             answer = client.send(b"POST /x HTTP/1.1\r\nHost: talker.internal\r\n" + body).answer(b"POST")
