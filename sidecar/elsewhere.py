@@ -40,6 +40,7 @@ class Elsewhere:
         self.rules = rules
         self.response_rules = shared.response_rules
         self._settings = settings
+        self.forwards = settings.unmatched == "forward"
         self._shared = shared
         self._metrics = metrics
         self._wire = wire
@@ -56,7 +57,7 @@ class Elsewhere:
     def forward(self, exchange: Exchange, target: Target) -> None:
         """Forward as an ordinary proxy does, if the configuration says so; only a full URL says where to."""
         self._admit(exchange)
-        if self._settings.unmatched != "forward" or target.form != "absolute":
+        if not self.forwards or target.form != "absolute":
             raise Refusal("no_route", "No route matches the host and path of this request.")
         if exchange.head.method in RETURNING:
             check_returning(exchange.head, token=False, body=not exchange.complete)

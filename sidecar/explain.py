@@ -70,7 +70,7 @@ def explain(
         router = Router([_Candidate(route) for route in settings.routes])
         found = router.find(target, head.method)
         if found is None:
-            return {"outcome": _unmatched(settings, head, target, peer)}
+            return {"outcome": _unmatched(settings, head, target, peer, router)}
         caller = _admitted(settings, found, head, target, peer, router)
     except Refusal as refusal:
         route = {"route": found.route.name} if found else {}
@@ -121,7 +121,9 @@ def _line(text: str) -> bytes:
     return text.translate(_CONTROL).encode("utf-8", "surrogateescape")
 
 
-def _unmatched(settings: Settings, head: RequestHead, target: Target, peer: Peer) -> str:
+def _unmatched(settings: Settings, head: RequestHead, target: Target, peer: Peer, router: Router[_Candidate]) -> str:
+    if settings.unmatched == "forward":
+        check_readings(router, target, head.method, None)
     admit(Caller(find_app(settings.apps, head, peer)), peer, None, bool(settings.apps))
     if settings.unmatched == "forward" and target.form == "absolute":
         return "forwarded without a token: no route matches, and `unmatched: forward`"

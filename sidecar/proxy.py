@@ -58,6 +58,8 @@ class Proxy:
                 return
             lane = self._router.find(target, head.method)
             if lane is None:
+                if not target.harmless and self._elsewhere.forwards:
+                    check_readings(self._router, target, head.method, None)
                 self._elsewhere.forward(exchange, target)
                 return
             errand = exchange.errand = lane
@@ -86,16 +88,16 @@ def check_path(target: Target, lane: Lane) -> None:
         raise Refusal("bad_request", "The query holds an access_token, but the sidecar puts the token on this route.")
 
 
-def check_readings(router: Router[R], target: Target, method: bytes, taken: R) -> None:
+def check_readings(router: Router[R], target: Target, method: bytes, taken: R | None) -> None:
     """Raise `Refusal` where the path as some upstreams read it has another route: another token, or other callers.
 
     A route that is written with a parameter says itself what its upstream takes that for.
     """
-    if ";" in taken.match.path:
+    if taken is not None and ";" in taken.match.path:
         return
     for path in other_readings(target.compared):
         other = router.find(target._replace(compared=path), method)
-        if other is not None and other is not taken and (taken.token or other.token):
+        if other is not None and other is not taken and (other.token or (taken and taken.token)):
             raise Refusal("bad_request", "The path can be read in more than one way (//, ;), for two routes.")
 
 

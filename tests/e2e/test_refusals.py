@@ -327,6 +327,22 @@ async def test_path_that_some_upstreams_take_for_another_route_is_refused(tmp_pa
         assert [one.target.decode() for one in run.seen] == ["/x//y", "/x;v=1", "//", "/admins;v=1", "/x?a=//admin;"]
 
 
+async def test_path_that_some_upstreams_take_for_a_route_is_not_forwarded_without_its_token(tmp_path: Path) -> None:
+    """[SS-09] With `unmatched: forward` another spelling of a token route's path would go on, silently without a token."""
+    routes = '\n  - {name: below, match: {host: 127.0.0.1, path: /admin}, upstream: "UPSTREAM", as: app}\n'
+    async with whole(tmp_path, routes, "unmatched: forward") as run:
+        run.upstream.default = lambda _seen: [response(b"ok")]
+        host = f"127.0.0.1:{run.upstream.port}"
+        for path in ("//admin/x", "/admin;v=1/x"):
+            assert (await run.ask(f"http://{host}{path}")).code == "bad_request"
+            question = {"method": "GET", "url": f"http://{host}{path}"}
+            told = (await run.admin("POST", "/v1/explain", question)).document
+            assert told["outcome"] == "refused: 400 bad_request"
+        assert not run.seen
+        assert (await run.ask(f"http://{host}//other;v=1")).status == 200
+        assert run.tokens == [""]
+
+
 async def test_private_address_that_tunnels_allow_by_its_number_is_meant(tmp_path: Path) -> None:
     """[SS-06] As on a route: `deny_private` looks at what names resolve to, not at addresses that the file spells out."""
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
