@@ -82,9 +82,10 @@ class Door(NamedTuple):
 def _reaches(origin: Origin, address: Address) -> bool:
     if address.path or origin.port != address.port:
         return False
-    local = addresses.is_loopback(origin.host) or addresses.is_everywhere(origin.host)
-    ours = addresses.is_loopback(address.host) or addresses.is_everywhere(address.host)
-    return origin.host == address.host or (local and ours)
+    hosts = (origin.host, address.host)
+    here = all(addresses.is_loopback(host) or addresses.is_everywhere(host) for host in hosts)
+    several = any(addresses.is_everywhere(host) or host.endswith("localhost") for host in hosts)
+    return origin.host == address.host or (here and several)
 
 
 def _listeners(parsed: Parsed) -> Iterator[Door]:

@@ -476,6 +476,13 @@ def test_what_other_programs_would_read_otherwise_is_pointed_out(tmp_path, text,
     assert "CANARY" not in warning
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2", "[::1]"])
+def test_upstream_on_another_loopback_address_is_not_the_sidecar(host: str, tmp_path: Path) -> None:
+    """[SS-02] The default listener is at port 8080 of 127.0.0.1 alone."""
+    route = f"routes:\n  - {{match: {{host: a}}, upstream: 'http://{host}:8080', as: none}}\n"
+    assert settings(tmp_path, route).routes[0].upstream.port == 8080
+
+
 def test_configuration_from_a_pipe_is_read_once(tmp_path: Path) -> None:
     """What a process substitution gives is there for one reading; nobody waits for more of it."""
     pipe = tmp_path / "pipe"
