@@ -83,11 +83,15 @@ def warned(settings: Settings) -> None:
 
 
 def refused(exchange: Exchange, refusal: Refusal, route: str) -> None:
-    """Write why a request was answered by us: the caller has the same request id in its problem document."""
+    """Write why a request was answered by us: the caller has the same request id in its problem document.
+
+    Where a response had begun already, and is broken off, the caller has seen the status of that.
+    """
     code, _ = challenge(refusal, exchange.target, None)
+    status = exchange.status if exchange.responded else code
     tell = _log.warning if code >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
     more = _trace(exchange)
-    tell("refused", request_id=request_id(exchange), route=route, code=refusal.code, status=code, **more)
+    tell("refused", request_id=request_id(exchange), route=route, code=refusal.code, status=status, **more)
 
 
 def access(exchange: Exchange, route: str, identifier: str) -> None:

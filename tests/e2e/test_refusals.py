@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.errors import PUBLIC_CODE, REFUSALS
 from sidecar.stores import sqlite_file
@@ -309,8 +310,10 @@ async def test_upstream_that_breaks_off_after_its_head_breaks_the_answer_off(tmp
             run.upstream.play([b"HTTP/1.1 200 OK\r\n" + body, Wait(0.05), Fin])
             caller = await run.caller()
             caller.writer.write(head("GET", STATS))
-            with pytest.raises(ConnectionResetError):
+            with capture_logs() as lines, pytest.raises(ConnectionResetError):
                 await caller.reader.read()
+            told = [(line["code"], line["status"], line["log_level"]) for line in lines if line["event"] == "refused"]
+            assert told == [("upstream_invalid", 200, "warning")]
 
 
 @pytest.mark.parametrize("path", ["//admin/x", "/admin;v=1/x", "/;v=1/admin", "//admin;v=1"])
