@@ -6,7 +6,7 @@ the former one's. So while the store is shaken, or says that
 anything may have changed, what was written within the last minute is compared, and written again where it is missing:
 well within the time for which who takes a lock waits (`renewal.HEIR_WAITS`). By compare-and-set, by the chain's place
 in time and the record's version: nothing newer is overwritten, no session comes back that is gone or was signed in
-anew. What another process has changed since is left to that one. Asks no provider.
+anew. A chain that another process has changed since is left to that one. Asks no provider.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sidecar.credentials.sight import live_chain
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
 
 if TYPE_CHECKING:
+    from sidecar.credentials.records import Loaded
     from sidecar.credentials.session_record import Chain, SessionRecord
     from sidecar.credentials.sight import Kit, Trip
 
@@ -41,11 +42,12 @@ class Stored(NamedTuple):
 
 
 class SignedIn(NamedTuple):
-    """The record of a sign-in as the store has taken it, its version, the one that it replaced, and when."""
+    """The record of a sign-in as the store has taken it, its version, those of the record it replaced, and when."""
 
     record: SessionRecord
     version: int
     replaced: int
+    former: frozenset[int]
     at: float
 
 
@@ -79,14 +81,15 @@ class Repairs:
         self._stored[trip.name] = Stored(chains, self._kit.clock())
         _tidy(self._stored, self._kit.clock())
 
-    def signed_in(self, name: str, record: SessionRecord, version: int, replaced: int | None) -> None:
-        """Take note that the store has a sign-in, as which version of its record, and over which one.
+    def signed_in(self, name: str, record: SessionRecord, version: int, over: Loaded) -> None:
+        """Take note that the store has a sign-in, as which version of its record, and over what.
 
         One in whose place there was nothing could be lost, but not be taken for another. A file does not fail over.
         """
         self._signed_in.pop(name, None)
-        if self._fails_over and replaced is not None:
-            self._signed_in[name] = SignedIn(record, version, replaced, self._kit.clock())
+        if self._fails_over and over.record is not None and over.version is not None:
+            former = _sign_ins(over.record)
+            self._signed_in[name] = SignedIn(record, version, over.version, former, self._kit.clock())
             _tidy(self._signed_in, self._kit.clock())
 
     def ended(self, name: str, version: int, record: SessionRecord | None) -> None:
@@ -101,7 +104,6 @@ class Repairs:
         """Hear that another process changed a record, or (empty) that any may have changed."""
         self._doubted |= not name
         self._stored.pop(name, None)
-        self._signed_in.pop(name, None)
         if name in self._ended:  # by a sign-in, which may be lost as well, or by making again what we had deleted
             self._ended[name] = self._ended[name]._replace(others=True)
 
@@ -160,6 +162,8 @@ class Repairs:
         over = await self._kit.records.load(name)
         if over.record is None or over.version is None or over.version > signed_in.replaced:
             return
+        if not _sign_ins(over.record) <= signed_in.former:
+            return
         record, now = signed_in.record, self._kit.clock()
         if self._signed_in.get(name) is signed_in and await self._kit.records.save(
             name, record, over, now, version=signed_in.version
@@ -169,9 +173,10 @@ class Repairs:
 
     async def _end_again(self, name: str, ended: Ended) -> None:
         over = await self._kit.records.load(name)
-        if over.version is None or over.version > ended.version:
+        if over.version is None:
             return
-        if ended.others and not _sign_ins(over.record) <= ended.sign_ins:
+        older = over.version <= ended.version and not ended.others
+        if not older and (over.record is None or not _sign_ins(over.record) <= ended.sign_ins):
             return
         if self._ended.get(name) is ended and await self._kit.records.delete(name, over):
             self._repaired(name)

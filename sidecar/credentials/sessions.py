@@ -76,7 +76,7 @@ class Sessions:
         self._local = local
         self._revocations: set[asyncio.Task[None]] = set()
         self.ended: Callable[[str, int, SessionRecord | None], None] = lambda *_: None
-        self.signed_in: Callable[[str, SessionRecord, int, int | None], None] = lambda *_: None
+        self.signed_in: Callable[[str, SessionRecord, int, Loaded], None] = lambda *_: None
         self.life = Life()
 
     async def put(self, session_id: str, provider: str, response: Mapping[str, object]) -> SessionInfo:
@@ -183,7 +183,7 @@ class Sessions:
             now = self._clock()
             record = join(over.record, now)
             if await asked(self._records.save(name, record, over, now, attempt)):
-                self.signed_in(name, record, version_over(over.version, now, attempt), over.version)
+                self.signed_in(name, record, version_over(over.version, now, attempt), over)
                 return record
         raise Refusal("store_unavailable", retry_after=1)
 

@@ -120,6 +120,20 @@ async def test_sign_in_that_a_failover_has_lost_is_made_again_over_the_user_befo
     assert (loses.server.calls, loses.server.killed) == (1, [])
 
 
+async def test_sign_in_is_made_again_although_its_renewal_elsewhere_was_lost_as_well(loses: Loses) -> None:
+    """[ID-08] [RD-07] Who renewed it knows the newer refresh token."""
+    await loses.sign_in("alice")
+    loses.backup()
+    await loses.one.sessions.put("alice", "idp", loses.server.sign_in("bob", expires_in=1))
+    loses.clock.now += 10
+    assert await loses.at(loses.two) == "access.bob.read.3"
+    loses.fail_over()
+    await loses.look()
+    for broker in (loses.two, loses.one):
+        assert (await loses.at(broker)).startswith("access.bob.read")
+    assert not loses.server.killed
+
+
 @pytest.mark.parametrize("lost", ["sign-in over another", "sign-in over another, unheard", "sign-in", "sign-out"])
 async def test_sign_in_after_a_failover_is_left_alone_though_its_clock_is_behind(loses: Loses, lost: str) -> None:
     """[ID-08] [ST-10] Its version is less than that of what was lost: it is the newer one all the same."""
@@ -142,6 +156,19 @@ async def test_sign_in_after_a_failover_is_left_alone_though_its_clock_is_behind
     await loses.look()
     for broker in (loses.one, loses.two):
         assert (await loses.at(broker)).startswith("access.bob.")
+
+
+async def test_sign_out_that_a_failover_has_lost_is_made_again_though_the_session_was_used_since(loses: Loses) -> None:
+    """[ID-04] [RD-07] A renewal by another instance makes it no other session."""
+    await loses.sign_in("alice", expires_in=1)
+    loses.backup()
+    await loses.one.sessions.delete("alice")
+    loses.fail_over()
+    loses.clock.now += 10
+    assert await loses.at(loses.two) == "access.alice.read.2"
+    await loses.look()
+    for broker in (loses.two, loses.one):
+        assert (await refused(loses.at(broker))).name == "login_required"
 
 
 async def test_sign_out_and_the_next_sign_in_that_a_failover_has_lost_both_leave_no_former_user(loses: Loses) -> None:
