@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 NEVER = float("inf")
 
 
+def lags(used_at: float, last_used: float, ends_at: float, most: float) -> bool:
+    """Say whether a session's stored time of last use is to be written: in time for `ends_at`, `most` seconds late."""
+    return used_at > last_used + min(most, (ends_at - last_used) / 4)
+
+
 class Credential:
     """An access token ready for the header, and when it may be used."""
 
@@ -111,6 +116,10 @@ class Entry:
         for credential in self.credentials:
             used = max(used, credential.used_at)
         return used
+
+    def lags(self, most: float) -> bool:
+        """Say whether the stored time of last use is to be written, see `lags`."""
+        return lags(self.used_at, self.last_used, self.ends_at, most)
 
     def credential(self, fingerprint: str) -> Credential | None:
         """Return what is held for a route."""

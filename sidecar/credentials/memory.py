@@ -181,10 +181,10 @@ class Memory:
         for glance in self.resting.glances():
             yield glance.stale_at, glance.usable_until
 
-    def lagging(self, every: float) -> list[tuple[str, float]]:
-        """Return names and last uses of the sessions whose stored time of last use lags by more seconds than that."""
-        awake = [(name, one.used_at) for name, one in self._sessions.items() if one.used_at > one.last_used + every]
-        return awake + list(self.resting.lagging(every))
+    def lagging(self, most: float) -> list[tuple[str, float]]:
+        """Return names and last uses of the sessions whose stored time of last use lags too much, see `entry.lags`."""
+        awake = [(name, one.used_at) for name, one in self._sessions.items() if one.lags(most)]
+        return awake + list(self.resting.lagging(most))
 
     def touched(self, name: str, last_used: float) -> None:
         """Take note of the time of last use that was stored."""

@@ -10,6 +10,7 @@ import binascii
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from sidecar.credentials.entry import lags
 from sidecar.credentials.folded import Words, epoch_of, fold, glances, stored_use, times_of, unfold
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ class Resting:
             if epoch_of(folded) > self._doubted:
                 yield from (glance for glance in glances(folded) if glance.hot)
 
-    def lagging(self, every: float) -> Iterator[tuple[str, float]]:
-        """Return names and last uses of the sessions whose stored time of last use lags by more seconds than that."""
+    def lagging(self, most: float) -> Iterator[tuple[str, float]]:
+        """Return names and last uses of the sessions whose stored time of last use lags too much, see `entry.lags`."""
         for short, folded in self._folded.items():
-            last_used, used_at, _, _ = times_of(folded)
-            if used_at > last_used + every:
+            last_used, used_at, ends_at, _ = times_of(folded)
+            if lags(used_at, last_used, ends_at, most):
                 yield _long(short), used_at
 
     def touched(self, name: str, last_used: float) -> None:

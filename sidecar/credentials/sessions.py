@@ -159,8 +159,7 @@ class Sessions:
 
     async def flush_last_used(self) -> None:
         """Store the time of last use of the sessions for which it lags."""
-        every = min(TOUCH_EVERY, self.life.idle / 4)
-        for name, used_at in self._memory.lagging(every):
+        for name, used_at in self._memory.lagging(TOUCH_EVERY):
             await self._touch(name, used_at)
             self._memory.touched(name, used_at)
 

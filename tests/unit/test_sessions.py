@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.credentials import session_record
-from sidecar.credentials.sessions import TOUCH_EVERY
+from sidecar.credentials.sessions import TOUCH_EVERY, Life
 from sidecar.errors import Refusal
 from sidecar.model import Granted, Identity, Secret, Token
 from tests.support.credentials import OTHER_ROUTE, USER, Bench, Clock, keyed
@@ -234,6 +234,19 @@ async def test_last_use_is_stored_lazily(bench: Bench) -> None:
     assert info is not None
     assert info.last_used == start + TOUCH_EVERY + 30
     assert bench.broker.ready(key, bench.clock())
+
+
+async def test_session_of_a_shorter_idle_life_goes_on_after_a_reload_with_a_longer_one(bench: Bench) -> None:
+    """[HR-01] It keeps the lifetime of its sign-in, so its uses are stored as often as that one needs."""
+    bench.server.life = DAY
+    bench.broker.sessions.life = Life(idle=300)
+    await bench.sign_in("alice")
+    await bench.token(USER, "alice")
+    bench.broker.sessions.life = Life()
+    for _ in range(20):
+        bench.clock.now += 60
+        await bench.token(USER, "alice")
+        await bench.broker.sessions.flush_last_used()
 
 
 async def test_use_before_the_end_is_stored_by_close(bench: Bench) -> None:
