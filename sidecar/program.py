@@ -216,13 +216,10 @@ class Program:
             self._vault.check(new.store.keys)
         return Prepared(new, providers_of(new, self.providers, self.settings.providers, self.clock))
 
-    def discard(self, prepared: Prepared) -> None:
-        """Let go of what was prepared and is not taken."""
-        self._retired += [new for name, new in prepared.providers.items() if self.providers.get(name) is not new]
-
     def commit(self, prepared: Prepared) -> None:
         """Take a configuration for all requests to come."""
         settings, providers = prepared
+        self._retired = [former for former in self._retired if not former.at_rest]  # TLS contexts are a megabyte each
         self._retired += [old for name, old in self.providers.items() if providers.get(name) is not old]
         self.providers = providers
         if settings.store.keys:

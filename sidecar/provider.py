@@ -82,6 +82,11 @@ class AuthorizationServer:
         """Say whether the TLS files of the settings hold something else by now."""
         return self._http.outdated()
 
+    @property
+    def at_rest(self) -> bool:
+        """Say whether it has neither requests under way nor connections."""
+        return self._http.at_rest
+
     async def token(
         self,
         form: Form,

@@ -73,11 +73,17 @@ class Http:
         self._names = Names()
         self._idle: dict[Origin, list[client.Line]] = {}
         self._busy: set[client.Line] = set()
+        self._sending = 0
         self._closed = False
 
     def outdated(self) -> bool:
         """Say whether the TLS files have changed since they were read."""
         return self._tls_files != _contents(self._tls)
+
+    @property
+    def at_rest(self) -> bool:
+        """Say whether there are neither requests under way nor connections."""
+        return not self._sending and not any(self._idle.values())
 
     async def get(self, url: str) -> Reply:
         """Fetch a document."""
@@ -117,6 +123,7 @@ class Http:
         if isinstance(place, Invalid) or self._closed:
             return place if isinstance(place, Invalid) else Unavailable("closed")
         line: client.Line | None = None
+        self._sending += 1
         try:
             line = self._kept(place.origin) or await self._connected(place.origin)
             self._busy.add(line)
@@ -130,6 +137,7 @@ class Http:
         except _FAILURES as error:
             return _translate(error, connected=line is not None)
         finally:
+            self._sending -= 1
             if line is not None:
                 self._busy.discard(line)
 

@@ -107,9 +107,7 @@ class Link:
             case "reject":
                 self._program.reject(message["error"], message["files"])
                 self._watch()
-                if self._prepared is not None:
-                    self._program.discard(self._prepared)
-                    self._prepared = None
+                self._prepared = None  # its providers have sent nothing
 
     async def _report(self, number: int, want: list[str]) -> None:
         report: dict[str, Any] = {"metrics": self._counted()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
+import weakref
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,18 @@ async def test_admin_token_that_is_replaced_opens_nothing_any_more(tmp_path: Pat
         append(run, "workers: 2\n")
         assert not await run.program.reload(ENVIRON)
         assert "workers" in run.program.error
+
+
+async def test_providers_of_former_configurations_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HR-01] A secret or a certificate that is rotated every hour leaves nothing behind but the last ones."""
+    monkeypatch.setattr("sidecar.provider_http.KEEP_ALIVE", 0.0)
+    async with whole(tmp_path) as run:
+        former = []
+        for number in range(3):
+            former.append(weakref.ref(run.program.providers["idp"]))
+            assert (await run.ask("http://stats.internal/")).status in (200, 502)
+            assert await run.program.reload({**ENVIRON, "CLIENT_SECRET": f"secret-{number}"})
+        await until(lambda: not gc.collect() and former[0]() is former[1]() is None)
 
 
 async def test_warnings_of_a_reload_are_logged(tmp_path: Path) -> None:
