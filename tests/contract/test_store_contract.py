@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.errors import StoreUnavailableError
+from sidecar.errors import LockHeldError, StoreUnavailableError
 from sidecar.stores import STORES, open_store
 from sidecar.stores.contract import Record, next_version
 from tests.support import redis_server
@@ -442,12 +442,12 @@ async def test_a_lock_excludes_another_process(shared_url):
     store = open_store(shared_url)
     async with other_process(shared_url) as other:
         assert await other("lock", "name", 15, 5) is None
-        with pytest.raises(StoreUnavailableError):
+        with pytest.raises(LockHeldError):
             async with store.lock("name", wait=0.1):
                 pytest.fail("the lock was held twice")
         assert await other("release") is None
         async with store.lock("name", wait=1):
-            assert await other("lock", "name", 15, 0.1) == "StoreUnavailableError"
+            assert await other("lock", "name", 15, 0.1) == "LockHeldError"
     await store.close()
 
 
