@@ -103,6 +103,7 @@ class Broker:
         self._attended = Attended(self.sessions.ends_at)
         self._memory.changed = self._attended.changed
         self.sign_ins = SignIns(self.sessions, self._records, clock)
+        kit.orphans.succeeded = self.sign_ins.succeeded
         store.watch(self._changed)
 
     def ready(self, key: TokenKey, now: float) -> Credential | None:

@@ -155,5 +155,4 @@ class Outages:
         """The session was ended meanwhile: what was obtained for it is revoked, and not used any more."""
         self._kit.counts.discarded += 1
         self._kit.memory.bury(kept.trip.name, self._kit.clock())
-        if kept.chain.refresh_token is not None:
-            await kept.trip.bound.server.revoke(kept.chain.refresh_token, "refresh_token")
+        await self._kit.orphans.end(kept.trip.bound.server, kept.chain)

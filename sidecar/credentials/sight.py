@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.credentials.entry import Credential, Entry, Mark, Peak
 from sidecar.credentials.lifecycle import Held, Plan, dead_at, plan, stale_at, true_from
+from sidecar.credentials.orphans import Orphans
 from sidecar.credentials.records import Loaded, Records
 from sidecar.credentials.suspicions import is_rejected
 from sidecar.errors import StoreUnavailableError
@@ -53,6 +54,7 @@ class Kit:
     jitter: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     local: bool = False  # `store.on_outage`: whole chains are kept at hand
+    orphans: Orphans = field(default_factory=Orphans)
 
 
 class Trip(NamedTuple):

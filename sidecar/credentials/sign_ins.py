@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sidecar.credentials.records import Records
-    from sidecar.credentials.session_record import Params, SessionRecord
+    from sidecar.credentials.session_record import Chain, Params, SessionRecord
     from sidecar.credentials.sessions import Sessions
     from sidecar.model import Granted, Identity, Secret
 
@@ -101,6 +101,17 @@ class SignIns:
         for place in places if gone else ():
             await self._change(place, lambda old: {name: until for name, until in old.items() if name not in gone})
         return sum(await asyncio.gather(*(self._sessions.erase(name, wait=False) for name in gone)))
+
+    async def succeeded(self, chain: Chain) -> bool:
+        """Say whether whom a chain was of has a session by a later sign-in."""
+        if chain.identity is None:
+            return False
+        listed = await self._listed(await self._of_subject(*chain.identity[:2]))
+        for name in reversed(listed):
+            record = await self._sessions.load(name)
+            if record and any(_is_later(one, chain) for one in record.chains.values()):
+                return True
+        return False
 
     async def once(self, kind: str, text: str, until: float) -> bool:
         """Take note of something that may happen once before `until`; False where it had happened."""
@@ -182,6 +193,12 @@ class SignIns:
 def _read(plain: bytes | None, now: float) -> Listed:
     listed = orjson.loads(plain) if plain else {}
     return {name: until for name, until in listed.items() if now < until}
+
+
+def _is_later(one: Chain, other: Chain) -> bool:
+    """Say whether a chain is of a later sign-in of the other one's user, with the same client."""
+    ours, theirs = one.identity, other.identity
+    return bool(ours and theirs and ours[:2] == theirs[:2]) and one.home == other.home and one.born > other.born
 
 
 def _identities(record: SessionRecord) -> Iterable[Identity]:

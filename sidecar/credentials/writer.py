@@ -102,8 +102,7 @@ class Writer:
         if theirs is not None:
             return True
         self._kit.memory.drop(trip.name)
-        if ours.refresh_token is not None:
-            await trip.bound.server.revoke(ours.refresh_token, "refresh_token")
+        await self._kit.orphans.end(trip.bound.server, ours)
         raise Refusal("login_required")
 
     def _keep(self, trip: Trip, sight: Sight, chain: Chain, lock: AsyncExitStack) -> None:

@@ -103,6 +103,30 @@ async def test_ended_session_is_used_by_no_instance(bench: Bench) -> None:
         assert caught.value.name == "login_required"
 
 
+@pytest.mark.parametrize(
+    ("user", "revoked"),
+    [pytest.param("alice", [], id="again"), pytest.param("bob", ["refresh.alice.1", "refresh.alice.3"], id="another")],
+)
+async def test_renewal_that_a_new_sign_in_overtakes_is_revoked_unless_it_is_the_same_users(
+    bench: Bench, user: str, revoked: list[str]
+) -> None:
+    """[ID-04] Many servers end with its refresh token all that they have granted to the user, the new tokens too."""
+    await opened(bench, "old")
+    bench.clock.now += bench.server.life
+    bench.server.gate.clear()
+    renewal = asyncio.create_task(bench.token(USER, "old"))
+    await bench.idle()
+    identity, other = Identity(ISSUER, user, "sid-n"), bench.another()
+    bench.broker, ours = other, bench.broker
+    assert await opened(bench, "new", identity)
+    await other.sessions.delete("old", heir=identity)
+    ours._changed(await other.sessions.name("old"))
+    bench.server.gate.set()
+    with pytest.raises(Refusal) as caught:
+        await renewal
+    assert (caught.value.name, bench.server.revoked) == ("login_required", revoked)
+
+
 async def test_logout_during_a_sign_in_ends_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the list and the session comes the logout: the sign-in finds itself off the list and gives up."""
     sessions = bench.broker.sessions
