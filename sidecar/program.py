@@ -225,6 +225,9 @@ class Program:
         if settings.store.keys:
             self._vault.adopt(settings.store.keys)
         self.broker.reconfigure(specs(settings), providers)
+        if settings.limits != self.settings.limits:
+            strain.prepare(settings.limits)
+            strain.tell_limited(settings.limits)
         self._take(settings)
         self.admin_state.providers = tuple(settings.providers)
         self.admin_state.token = settings.admin.token

@@ -1,7 +1,7 @@
 """What operators are told when this process comes to its limits: descriptors, memory, a loop that stood still.
 
-Raises the limit of descriptors at the start, as far as it may. What follows from the limits is decided in
-`wire.capacity` and `wire.context`.
+Raises the limit of descriptors at the start and at a reload, as far as it may. What follows from the limits is decided
+in `wire.capacity` and `wire.context`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 import weakref
 from contextlib import asynccontextmanager, suppress
@@ -83,6 +84,18 @@ async def test_providers_of_former_configurations_are_let_go(tmp_path: Path, mon
             assert (await run.ask("http://stats.internal/")).status in (200, 502)
             assert await run.program.reload({**ENVIRON, "CLIENT_SECRET": f"secret-{number}"})
         await until(lambda: not gc.collect() and former[0]() is former[1]() is None)
+
+
+async def test_descriptors_for_more_connections_are_raised_by_a_reload_too(tmp_path: Path) -> None:
+    """[HR-01] As by a start: else the connections beyond the former number were refused until a restart."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with whole(tmp_path, more="limits: {connections: ${MOST}}", environ={**ENVIRON, "MOST": "20"}) as run:
+            assert await run.program.reload({**ENVIRON, "MOST": "500"})
+            assert run.program.wire.most_connections == 500
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_warnings_of_a_reload_are_logged(tmp_path: Path) -> None:
