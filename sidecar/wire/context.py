@@ -93,7 +93,7 @@ class Wire:
     __slots__ = (
         "_above", "_begin", "_next_look", "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop",
         "most_connections", "most_upstreams", "outgoing", "pools", "refused", "replay_memory", "requests", "resolvers",
-        "responses", "spared_at", "strained", "upstreams",
+        "spared_at", "strained", "upstreams",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:

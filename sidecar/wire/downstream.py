@@ -79,7 +79,7 @@ class Downstream(asyncio.Protocol):
         self.exchange = None
         if not exchange.complete:
             self._linger()
-        elif self.keep_alive and not (self.wire.draining or self._half_closed):
+        elif self.keep_alive and not self._half_closed:
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
             if (self._buffer or self._paused or self.blocked) and not self._reading:
                 self._read_on()
@@ -151,7 +151,8 @@ class Downstream(asyncio.Protocol):
 
     def ends_alike(self) -> bool:
         """Say whether the caller cannot tell an abort from a clean end: a unix socket has no reset."""
-        return cast("socket.socket", self._transport.get_extra_info("socket")).family == socket.AF_UNIX
+        sock = cast("socket.socket | None", self._transport.get_extra_info("socket"))
+        return sock is not None and sock.family == socket.AF_UNIX  # none: it has ended, and nobody is told anything
 
     # -- asyncio's side -----------------------------------------------------------------------------------------
 
@@ -233,7 +234,7 @@ class Downstream(asyncio.Protocol):
     def expire(self) -> None:
         """Too slow: with a request head, with a body, with reading, or idle."""
         exchange = self.exchange
-        if self._lingering or self._tunnel or (exchange is None and not self._buffer):
+        if self._lingering or self._tunnel or (exchange is None and (self.blocked or not self._buffer)):
             self._give_up()
         elif exchange is None:
             refusal = Refusal("timeout", "The request head took too long to arrive.", close=True)
@@ -259,11 +260,8 @@ class Downstream(asyncio.Protocol):
 
     def _watch(self, closing: bool) -> None:
         """Give a tunnel a deadline, or take it back."""
-        if closing:
-            self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
-        else:
-            self.deadline = NEVER
-            self._unwritten = sys.maxsize
+        self._unwritten = sys.maxsize
+        self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout if closing else NEVER
 
     def _give_up(self) -> None:
         """Close a connection that has been idle too long, or on which the rest is not taken: by the caller, mostly."""
@@ -342,18 +340,18 @@ class Downstream(asyncio.Protocol):
         except Refusal as refusal:
             self._answer_and_close(refusal, received)
             return None
+        if wire.begin is None:  # no exchange: what follows is thrown away as it comes
+            self._answer_and_close(Refusal("overloaded", "No memory is left.", retry_after=1, close=True), received)
+            return None
         self.deadline = NEVER
         if self._paused and (framing is not EMPTY or not more):
             self._unpause()
-        self.keep_alive = head.minor == 1 and persists(head.headers, 1)
+        self.keep_alive = head.minor == 1 and not wire.draining and persists(head.headers, 1)
         self.exchange = exchange = Exchange(self, head, framing)
         if not exchange.complete:
             self._reader = body.reader(framing)
             self.deadline = self._judged = wire.deadlines.now + wire.limits.idle_timeout
             self._brought = 0
-        if wire.begin is None:
-            self._answer_and_close(Refusal("overloaded", "No memory is left.", retry_after=1, close=True), received)
-            return exchange
         try:
             wire.begin(exchange)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer and the loop its report

@@ -160,9 +160,9 @@ class Exchange:
         return not self.complete and self._kept == []
 
     def detach(self) -> None:
-        """Let go of the upstream connection whose response is not wanted."""
+        """Let go of the upstream connection whose response is not wanted: what is sent next is another request."""
         self._drop_upstream()
-        self._started = False
+        self._started = self._retried = False
 
     def abort(self) -> None:
         """Break off both sides."""

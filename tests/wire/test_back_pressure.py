@@ -253,6 +253,25 @@ def test_tunnel_of_which_little_is_taken_at_a_time_goes_on(corridor: Corridor, d
         corridor.wire.limits = corridor._limits
 
 
+def test_tunnel_is_judged_by_what_it_carries_now(corridor: Corridor, deaf: Deaf):
+    """[SL-03] Half closed, with more to send than there was at an earlier deadline: as long as it is taken, it stays."""
+    corridor.fresh()
+    corridor.wire.limits = Limits(head_timeout=5, idle_timeout=IDLE)
+    try:
+        with corridor.client(deadline=2, buffer=8192) as client, closing(_opened(client, deaf)) as connection:
+            client.half_close()
+            connection.sendall(b"z" * 60_000)
+            time.sleep(1.5 * IDLE)
+            assert len(client.exactly(60_000)) == 60_000
+            connection.sendall(b"z" * 200_000)
+            for _ in range(12):
+                client.exactly(2000)
+                time.sleep(IDLE / 8)
+            assert len(client.exactly(176_000)) == 176_000
+    finally:
+        corridor.wire.limits = corridor._limits
+
+
 def test_connection_that_is_closed_has_nothing_unsent(corridor: Corridor):
     """One end of a tunnel may be looked at after the other has gone."""
     corridor.fresh()

@@ -15,7 +15,7 @@ from sidecar.model import Origin
 from sidecar.settings import Limits, Match, Route, UpstreamTimeout
 from sidecar.wire import capacity
 from sidecar.wire.context import LOOK, Deadlines
-from sidecar.wire.downstream import MOST_REFUSED
+from sidecar.wire.downstream import LINGER, MOST_REFUSED
 from tests.support.corridor import LIMITS, Corridor
 from tests.support.recording_upstream import Seen, Wait, reread, response
 
@@ -292,7 +292,7 @@ def _outcome(client: Raw) -> str:
 
 
 def test_process_above_its_memory_refuses_new_requests_and_serves_again_below(tight: Corridor):
-    """[OV-04] 503 with Retry-After while there is no memory; what is under way ends; no restart is needed."""
+    """[OV-04] 503 with Retry-After while there is no memory, to uploads too; what is under way ends; no restart is needed."""
     tight.fresh()
     tight.upstream.play([b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab", Wait(0.2), b"cd"])
     full = [False]
@@ -312,9 +312,16 @@ def test_process_above_its_memory_refuses_new_requests_and_serves_again_below(ti
         with tight.client() as client:
             refused = client.send(GET).answer()
         finished = streaming.answer()
+        with tight.client() as client:
+            began = time.monotonic()
+            client.send(_post(b"app.internal", b"Content-Length: 30000000"), *[b"x" * 1_000_000] * 30)
+            upload = client.answer(b"POST")
+            assert time.monotonic() - began < LINGER / 2
     full[0] = False
     assert tight.until(lambda: tight.wire.begin is not None, LOOK + 2)
     assert refused is not None
+    assert upload is not None
+    assert upload.status == 503
     assert finished is not None
     assert (refused.status, refused.all(b"retry-after"), finished.body) == (503, [b"1"], b"abcd")
     with tight.client() as client:

@@ -322,6 +322,24 @@ def test_retry_is_not_repeated(both: dict[str, Corridor], loop: str):
     assert [request.target for request in requests(corridor)] == [b"/x", b"/y", b"/y"]
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_replay_is_retried_like_a_first_request(both: dict[str, Corridor], loop: str):
+    """[UP-04, RT-01] The upstream has closed all pooled connections: the request and its replay meet one dead one each."""
+    corridor = both[loop]
+    corridor.fresh()
+    one, two = [Wait(0.05), response(b"one")], [Wait(0.05), response(b"two")]
+    corridor.do(lambda: corridor.upstream.play(one, two, [Fin], [_401(INVALID)], [Fin]))
+    with corridor.client() as client, corridor.client() as other:
+        for each in (client, other):
+            each.send(b"GET /x HTTP/1.1\r\nHost: app.internal\r\n\r\n")
+        assert all(each.answer() is not None for each in (client, other))
+        answer = client.send(fill(_request(b"GET"), "origin", b"app.internal")).answer()
+    assert answer is not None
+    assert (answer.status, answer.body) == (200, b"GET /x")
+    assert len(list(requests(corridor))) == 6
+    sound(corridor, [])
+
+
 def test_replay_memory_is_capped_over_all_requests(both: dict[str, Corridor]):
     """[RT-11] Bodies beyond the common cap are not kept: their 401 is passed on, and nothing is left behind."""
     corridor = both["uvloop"]

@@ -607,6 +607,44 @@ def test_reader_that_takes_little_at_a_time_gets_everything(impatient: Corridor)
     assert len(got) > 600_000
 
 
+def test_pipeline_of_a_slow_reader_is_answered(impatient: Corridor):
+    """[SL-03] A request that waits behind an answer that is taken slowly has not come too late: no 408 for it."""
+    impatient.fresh()
+    impatient.upstream.play([response(b"x" * 260_000)], [response(b"second")])
+    with impatient.client(buffer=8192) as client:
+        client.send(b"GET /x HTTP/1.1\r\nHost: app.internal\r\n\r\n" * 2)
+        got = b""
+        for _ in range(18):
+            got += client.exactly(2000)
+            time.sleep(0.04)
+        got += client.until_end(2)
+    assert got.endswith(b"\r\n\r\nsecond")
+    assert client.ended == "fin"
+
+
+def test_request_whose_head_is_cut_by_a_drain_is_told_that_it_is_the_last(both: dict[str, Corridor]):
+    """The head's end comes after the drain: the answer says that the connection closes, and it does."""
+    for corridor in both.values():
+        corridor.fresh()
+        with corridor.client() as client:
+            client.send(b"GET /x HTTP/1.1\r\nHost: app.internal\r\n")
+            assert corridor.until(lambda corridor=corridor: any(one._buffer for one in corridor.wire.downstreams))
+            try:
+                corridor.do(lambda corridor=corridor: _drain(corridor))
+                answer = client.send(b"\r\n").answer()
+                assert client.ends()
+            finally:
+                corridor.wire.draining = False
+        assert answer is not None
+        assert (answer.status, answer.all(b"connection")) == (200, [b"close"])
+
+
+def _drain(corridor: Corridor) -> None:
+    corridor.wire.draining = True
+    for one in list(corridor.wire.downstreams):
+        one.drain()
+
+
 def test_connection_over_the_limit_is_told_so_and_the_others_go_on(impatient: Corridor):
     """[OV-01] The connection beyond the limit gets 503 with Retry-After; when one leaves, the next is served."""
     impatient.fresh()
