@@ -33,7 +33,7 @@ from sidecar.wire.context import Wire
 from sidecar.wire.service import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from contextlib import AsyncExitStack
 
     from sidecar.admin.state import AdminState
@@ -200,7 +200,7 @@ class Program:
                 new = await _read_apart(self.path, environ)
                 prepared = self.prepare(new)
             except (config.ConfigError, OSError, ValueError) as error:
-                self.reject(str(error), error.files if isinstance(error, config.ConfigError) else ())
+                self.reject(str(error), error.files if isinstance(error, config.ConfigError) else {})
                 _log.error("configuration_rejected", file=self.path, error=self.error)
                 return False
             changed = config.changed_routes(self.settings, new)
@@ -234,11 +234,11 @@ class Program:
         self.error, self.watched, self._seen = "", settings.files, settings.seen
         self.metrics.reloaded(True)
 
-    def reject(self, error: str, files: Iterable[str]) -> None:
-        """Keep the configuration in use, and show why: `error` holds no secret. `files` are those of the other one."""
+    def reject(self, error: str, files: Mapping[str, str]) -> None:
+        """Keep the configuration in use, and show why: `error` holds no secret. `files`: as in `ConfigError`."""
         self.error = error
         self.watched = tuple(dict.fromkeys((*self.settings.files, *files)))
-        self._seen = digest(self.watched)
+        self._seen = digest(self.watched, files)
         self.metrics.reloaded(False)
 
     async def watch(self, changed: Callable[[], Awaitable[object]]) -> None:

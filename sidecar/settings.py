@@ -238,5 +238,5 @@ class Settings:
     access_log: bool = False
     workers: int | Literal["auto"] = 1  # processes that serve requests; auto: one for each CPU that may be used
     files: tuple[str, ...] = ()
-    seen: str = ""  # `config.contents.digest` of `files` as they were read; empty where one changed meanwhile
+    seen: str = ""  # `config.contents.digest` of `files` just before they were read
     warnings: tuple[str, ...] = ()  # what is allowed and deserves a second look; no secrets

@@ -91,13 +91,13 @@ def _spawned(path: str, environ: Mapping[str, str]) -> _Child | None:
     return _Child(process.stdout, process.wait) if process.stdout else None
 
 
-def _told(child: _Child) -> Settings | tuple[tuple[config.Problem, ...], tuple[str, ...]] | None:
+def _told(child: _Child) -> Settings | tuple[tuple[config.Problem, ...], dict[str, str]] | None:
     """Return what the child found, None where it did not come to an end, or is of another version by now."""
     with child.pipe:
         text = io.BytesIO(child.pipe.read())
     if child.wait() or pickle.load(text) != _shape():  # noqa: S301 - our own child's
         return None
-    found: Settings | tuple[tuple[config.Problem, ...], tuple[str, ...]] = pickle.load(text)  # noqa: S301
+    found: Settings | tuple[tuple[config.Problem, ...], dict[str, str]] = pickle.load(text)  # noqa: S301
     return found
 
 

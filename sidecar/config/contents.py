@@ -7,17 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping
 
 
-def digest(files: Sequence[str]) -> str:
-    """Return a hash over the names and contents of the files. What cannot be read, or is no file, counts as absent."""
+def digest(files: Iterable[str], held: Mapping[str, str] | None = None) -> str:
+    """Return a hash over the names and contents of the files. `held`: the `content` of some at an earlier time."""
     total = hashlib.sha256()
     for name in files:
-        try:
-            path = Path(name)  # a pipe would be waited for, and what it holds be lost
-            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
-        except OSError as error:
-            content = f"errno {error.errno}"
-        total.update(f"{name}\0{content}\0".encode("utf-8", "surrogateescape"))
+        found = (held or {}).get(name) or content(name)
+        total.update(f"{name}\0{found}\0".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def content(name: str) -> str:
+    """Return a hash of what a file holds. What cannot be read, or is no file, counts as absent."""
+    path = Path(name)
+    try:
+        if not path.is_file():
+            return "none"  # a pipe would be waited for, and what it holds be lost
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"errno {error.errno}"

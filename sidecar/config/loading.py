@@ -34,9 +34,9 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
     `environ` is where `${NAME}` looks; `${file:PATH}` starts at the file's own folder. No other exception is raised.
     """
     name = str(path)
-    data = _bytes(name)
-    lines, root, flaws = _tree(name, data)
     files = Files(Path(name).parent)
+    files.note(Path(name).name)
+    lines, root, flaws = _tree(name, _bytes(name))
     document = Document(lines, root, flaws)
     parsed = parse(document, document.data(partial(expand, environ=environ, read=files.text)))
     if not isinstance(root, MappingNode):
@@ -45,11 +45,9 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
         document.report(finding.path, finding.message, finding.hint, key=finding.key, found=finding.found)
     document.finish()
     if document.problems:
-        raise ConfigError(document.problems, files.asked_for)
+        raise ConfigError(document.problems, files.held)
     settings = _settings(name, parsed, files, document.bare)
-    seen = digest(settings.files)
-    same = not Path(name).is_file() or _bytes(name) == data
-    return replace(settings, seen=seen if same else "")
+    return replace(settings, seen=digest(settings.files, files.held))
 
 
 def _bytes(name: str) -> bytes:

@@ -9,7 +9,7 @@ import difflib
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 WIDEST = 110  # characters of a source line that are shown
 LONGEST = 60  # characters of a value that are quoted
@@ -44,11 +44,12 @@ class Problem(NamedTuple):
 class ConfigError(Exception):
     """A configuration that is refused, with every problem found in it, in the order of the file.
 
-    `files` are those that it names, whether they are there or not: a change of one may mend it.
+    `files` are those that it names, whether they are there or not, with their `contents.content` as they were read: a
+    change of one may mend it.
     """
 
-    def __init__(self, problems: Iterable[Problem], files: Iterable[str] = ()) -> None:
-        self.files = tuple(files)
+    def __init__(self, problems: Iterable[Problem], files: Mapping[str, str] | None = None) -> None:
+        self.files = dict(files or {})
         self.problems = tuple(sorted(problems, key=lambda p: (p.line, p.column, p.key, p.message)))
         super().__init__(self.problems)
 

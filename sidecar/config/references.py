@@ -11,6 +11,7 @@ import re
 import stat
 from typing import TYPE_CHECKING
 
+from sidecar.config.contents import content
 from sidecar.config.problems import Misfit, near, quoted
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ _FORMS = "write ${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:PATH}; a d
 
 
 class Files:
-    """The files that references name, relative to the configuration's own folder. Remembers which were read."""
+    """The files that references name, relative to the configuration's own folder.
+
+    `held` has what each of those asked for held just before it was read: later changes are told by it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._texts: dict[str, str] = {}
-        self._others: dict[str, None] = {}
+        self.held: dict[str, str] = {}
         self.open_to_all: set[str] = set()  # files that every user of the machine may read
 
     @property
@@ -39,16 +43,17 @@ class Files:
         """Absolute names of the files asked for, whether they could be read or not."""
         return tuple(self._texts)
 
-    @property
-    def asked_for(self) -> tuple[str, ...]:
-        """`names`, and those of which only was asked whether they are there."""
-        return (*self._texts, *self._others)
-
     def is_file(self, name: str) -> bool:
         """Say whether there is such a file."""
-        path = self.absolute(name)
-        self._others[path] = None
+        path = self.note(name)
         return os.path.isfile(path)  # noqa: PTH113
+
+    def note(self, name: str) -> str:
+        """Take note of what a file holds, unless that was done; return its absolute name."""
+        path = self.absolute(name)
+        if path not in self.held:
+            self.held[path] = content(path)
+        return path
 
     def absolute(self, name: str) -> str:
         """Return the file's absolute name, symbolic links kept as they are."""
@@ -56,7 +61,7 @@ class Files:
 
     def text(self, name: str) -> str:
         """Return the file's text without one trailing newline; raise `Misfit` where it cannot be had."""
-        path = self.absolute(name)
+        path = self.note(name)
         if path not in self._texts:
             self._texts[path] = ""
             self._texts[path] = self._read(path).removesuffix("\n").removesuffix("\r")

@@ -119,7 +119,7 @@ class Reloads:
             new = reading.settings()
             refuse_fixed(self.settings, new)
         except (config.ConfigError, OSError, ValueError) as error:
-            self._reject(str(error), error.files if isinstance(error, config.ConfigError) else ())
+            self._reject(str(error), error.files if isinstance(error, config.ConfigError) else {})
             return
         self._new, self._waiting, self.until = new, set(self._told), time.monotonic() + PATIENCE
         text = base64.b64encode(apart.packed(new)).decode("ascii")
@@ -138,12 +138,13 @@ class Reloads:
             _log.warning("configuration_warning", warning=warning)
         self._end()
 
-    def _reject(self, error: str, files: tuple[str, ...] = ()) -> None:
+    def _reject(self, error: str, files: Mapping[str, str] | None = None) -> None:
         self._results["failed"] += 1
         self._valid = False
+        files = files or {}
         watched = tuple(dict.fromkeys((*self.settings.files, *files)))
-        self._see(watched, digest(watched))
-        self._tell_all({"do": "reject", "error": error, "files": self._files})
+        self._see(watched, digest(watched, files))
+        self._tell_all({"do": "reject", "error": error, "files": files})
         _log.error("configuration_rejected", file=self._path, error=error)
         self._end()
 

@@ -10,17 +10,19 @@ import weakref
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from sidecar import process
+from sidecar.config import ConfigError, apart
 from tests.support.program import ENVIRON, until, whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sidecar.settings import Settings
     from tests.support.program import Whole
 
 
@@ -132,6 +134,25 @@ async def test_secret_that_comes_after_the_configuration_naming_it_is_found(
             await asyncio.to_thread((tmp_path / "late").write_text, text)
             await until(lambda text=text: run.program.settings.via == text)
         assert not run.program.error
+
+
+async def test_secret_that_comes_while_the_configuration_is_refused_for_want_of_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HR-02] Nobody could watch the file before: what counts is what it held when it was looked for."""
+
+    def load(*given: Any) -> Settings:
+        try:
+            return real(*given)
+        except ConfigError:
+            (tmp_path / "late").write_text("come")
+            raise
+
+    real = apart.load
+    monkeypatch.setattr(apart, "load", load)
+    async with watching(tmp_path, monkeypatch) as run:
+        append(run, "via: ${file:late}\n")
+        await until(lambda: run.program.settings.via == "come")
 
 
 async def test_files_that_a_signal_brought_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

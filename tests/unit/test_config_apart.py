@@ -61,7 +61,8 @@ def test_problems_found_apart_are_the_same(tmp_path) -> None:
             load(path, {"SECRET": CANARY})
         told.append(caught.value)
     assert told[0].problems == told[1].problems
-    assert told[0].files == told[1].files == (str(tmp_path / "late"), str(tmp_path / "ca.pem"))
+    assert told[0].files == told[1].files
+    assert {str(tmp_path / name): "none" for name in ("late", "ca.pem")}.items() <= told[0].files.items()
     assert str(told[0]) == str(told[1])
     assert CANARY not in str(told[0])
 

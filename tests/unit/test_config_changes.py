@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sidecar.config import changed_routes, watch
+from sidecar.config import changed_routes, loading, watch
 from sidecar.config.contents import digest
 from sidecar.config.watch import changes
 from tests.support.config import settings
@@ -49,6 +49,23 @@ def test_changes_are_named_without_values(changed: dict[str, str], lines: tuple[
     new = settings(tmp_path, BASE.format(**{**SAME, **changed}))
     assert changed_routes(old, new) == lines
     assert "canary" not in "".join(changed_routes(old, new))
+
+
+def test_secret_that_is_rotated_while_the_rest_is_read_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HR-05] Thousands of routes take seconds: a digest from the end would be of what is not in use."""
+
+    def judge(*given: Any) -> Any:
+        (tmp_path / "secret").write_text("new")
+        return real(*given)
+
+    real = loading.judge
+    monkeypatch.setattr(loading, "judge", judge)
+    (tmp_path / "secret").write_text("old")
+    made = settings(tmp_path, BASE.format(**{**SAME, "secret": "${file:secret}"}))
+    assert made.providers["idp"].client_secret.reveal() == "old"
+    assert made.seen != digest(made.files)
 
 
 @pytest.fixture(autouse=True)
