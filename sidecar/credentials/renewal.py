@@ -209,10 +209,7 @@ class Renewals:
         """Return the chain that an outcome leaves, where it changed: even a bad answer may bring a refresh token."""
         chain, now = sight.chain, self._kit.clock()
         if isinstance(outcome, Granted):
-            if chain is None:
-                entry = self._kit.memory.known(trip.name)
-                peak = entry.peak(trip.provider) if entry else None
-                chain = Chain(trip.bound.home, max(int(now * 1000), peak.order[0] + 1 if peak else 1))
+            chain = chain or self._reader.begin(trip, now)
             if planned is Plan.MINT:
                 chain = replace(chain, refresh_token=None)
             if not trip.bound.for_user:  # RFC 6749 section 4.4.3
@@ -245,7 +242,7 @@ class Renewals:
         if sight.chain is None or chain.order > sight.chain.order or replaced(trip, sight, chain):
             self._kit.counts.lost_races += 1
         elif await self._erase(trip, loaded, loaded.record.without(trip.provider)):
-            self._kit.memory.drop(trip.name)
+            self._kit.memory.forget_peak(trip.name, trip.provider)
             raise Refusal("login_required")
 
     async def _end(self, trip: Trip, sight: Sight, granted: Granted) -> NoReturn:

@@ -6,7 +6,7 @@ the former one's. So while the store is shaken, or says that
 anything may have changed, what was written within the last minute is compared, and written again where it is missing:
 well within the time for which who takes a lock waits (`renewal.HEIR_WAITS`). By compare-and-set, by the chain's place
 in time and the record's version: nothing newer is overwritten, no session comes back that is gone or was signed in
-anew. A chain that another process has changed since is left to that one. Asks no provider.
+anew. A chain that another process has renewed since is left to that one. Asks no provider.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ KEPT, MOST = 60.0, 1000
 PULSE = 1.0
 """Seconds between two looks whether the store is shaken."""
 ATTEMPTS = 5
+FIRST = 1
+"""The generation of a chain as its sign-in made it."""
 AT_ONCE = 8
 """Records looked at together: a thousand of them, one after the other, outlast the wait of who takes a lock."""
 STORE_FAULTS = (StoreUnavailableError, StoreBrokenError)
@@ -35,10 +37,14 @@ _log = logging.getLogger(__name__)
 
 
 class Stored(NamedTuple):
-    """The chains of a session that the store has taken, by provider, and when (seconds since the epoch)."""
+    """The chains of a session that the store has taken, by provider, and when (seconds since the epoch).
+
+    `others`: have written since.
+    """
 
     chains: dict[str, tuple[Trip, Chain]]
     at: float
+    others: bool = False
 
 
 class SignedIn(NamedTuple):
@@ -103,7 +109,8 @@ class Repairs:
     def changed(self, name: str) -> None:
         """Hear that another process changed a record, or (empty) that any may have changed."""
         self._doubted |= not name
-        self._stored.pop(name, None)
+        if name in self._stored:  # with what is newer, or by making a sign-in again that was lost with our renewal
+            self._stored[name] = self._stored[name]._replace(others=True)
         if name in self._ended:  # by a sign-in, which may be lost as well, or by making again what we had deleted
             self._ended[name] = self._ended[name]._replace(others=True)
 
@@ -142,14 +149,16 @@ class Repairs:
             await self._sign_in_again(name, signed_in)
         if (stored := self._stored.get(name)) is not None:
             for trip, chain in stored.chains.values():
-                await self._store_again(trip, chain)
+                await self._store_again(trip, chain, stored.others)
 
-    async def _store_again(self, trip: Trip, chain: Chain) -> None:
+    async def _store_again(self, trip: Trip, chain: Chain, others: bool) -> None:
         records, now = self._kit.records, self._kit.clock()
         for attempt in range(ATTEMPTS):
             over = await records.load(trip.name)
             theirs = live_chain(trip, over, now)
             if over.record is None or theirs is None or theirs.born != chain.born or theirs.order >= chain.order:
+                return
+            if others and theirs.generation > FIRST:  # renewed by another since, which may have spent ours
                 return
             # Nobody has used the session for that: its time of last use stays.
             record = over.record.with_chain(trip.provider, chain, over.record.last_used)
@@ -160,13 +169,16 @@ class Repairs:
     async def _sign_in_again(self, name: str, signed_in: SignedIn) -> None:
         """Where the store shows the session that was there before. Who finds none has to sign in again."""
         over = await self._kit.records.load(name)
-        if over.record is None or over.version is None or over.version > signed_in.replaced:
+        shown, record, now = _sign_ins(over.record), signed_in.record, self._kit.clock()
+        if over.record is None or over.version is None or not shown <= signed_in.former:
             return
-        if not _sign_ins(over.record) <= signed_in.former:
+        # Of a later version is what was written since over the former session, which was taken for this one; or what is
+        # left of the sign-in, where its own chain has ended.
+        if over.version > signed_in.replaced and shown <= _sign_ins(record):
             return
-        record, now = signed_in.record, self._kit.clock()
+        version = max(signed_in.version, over.version + 1)
         if self._signed_in.get(name) is signed_in and await self._kit.records.save(
-            name, record, over, now, version=signed_in.version
+            name, record, over, now, version=version
         ):
             self._repaired(name)
             self._kit.memory.drop(name)

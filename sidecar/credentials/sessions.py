@@ -99,8 +99,7 @@ class Sessions:
             alive = replace(alive, idle=self.life.idle, absolute=self.life.absolute)
             return alive.with_chain(provider, signed_in(home, born, granted, audience, resources), now)
 
-        record = await self._replace(name, join)
-        self._own(name, provider, record)
+        record = await self._replace(name, provider, join)
         return _info(name, record, self._clock())
 
     async def open(
@@ -118,7 +117,7 @@ class Sessions:
             chain = signed_in(home, int(now * 1000), granted, identity=identity, params=params)
             return SessionRecord(now, now, identity.subject, {provider: chain}, *self.life)
 
-        self._own(name, provider, await self._replace(name, join))
+        await self._replace(name, provider, join)
 
     def is_home(self, provider: str, chain: Chain) -> bool:
         """Say whether the provider's name means the issuer and client that a chain belongs to."""
@@ -176,22 +175,27 @@ class Sessions:
             raise Refusal("bad_request", "The session id is malformed.") from None
         return await asked(self._records.name(session_id))
 
-    async def _replace(self, name: str, join: Callable[[SessionRecord | None, float], SessionRecord]) -> SessionRecord:
+    async def _replace(
+        self, name: str, provider: str, join: Callable[[SessionRecord | None, float], SessionRecord]
+    ) -> SessionRecord:
         for attempt in range(ATTEMPTS):
             over = await asked(self._records.load(name))
             now = self._clock()
             record = join(over.record, now)
-            if await asked(self._records.save(name, record, over, now, attempt)):
-                self.signed_in(name, record, version_over(over.version, now, attempt), over)
+            version = version_over(over.version, now, attempt)
+            if await asked(self._records.save(name, record, over, now, version=version)):
+                self.signed_in(name, record, version, over)
+                self._own(name, provider, record, version)
                 return record
         raise Refusal("store_unavailable", retry_after=1)
 
-    def _own(self, name: str, provider: str, record: SessionRecord) -> None:
+    def _own(self, name: str, provider: str, record: SessionRecord, version: int) -> None:
         """Use nothing older of the session; where the store may be done without, know what it is done with."""
         self._memory.drop(name)
         if self._local:
             entry, chain = self._memory.entry(name, self._clock()), record.chains[provider]
             entry.last_used, entry.ends_at = record.last_used, record.ends_at
+            entry.read(version, {other: one.born for other, one in record.chains.items()})
             entry.climb(Peak(provider, chain.order, chain.refresh_token, own=True, chain=chain))
             self._memory.make_room(name)
 

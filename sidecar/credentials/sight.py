@@ -17,6 +17,7 @@ from sidecar.credentials.entry import Credential, Entry, Mark, Peak
 from sidecar.credentials.lifecycle import Held, Plan, dead_at, plan, stale_at, true_from
 from sidecar.credentials.orphans import Orphans
 from sidecar.credentials.records import Loaded, Records
+from sidecar.credentials.session_record import Chain
 from sidecar.credentials.suspicions import is_rejected
 from sidecar.errors import StoreUnavailableError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sidecar.credentials.counts import Counts
     from sidecar.credentials.memory import Memory
     from sidecar.credentials.registry import Bound
-    from sidecar.credentials.session_record import Bought, Chain, Order
+    from sidecar.credentials.session_record import Bought, Order
     from sidecar.credentials.suspicions import Suspicions
     from sidecar.model import Token, TokenKey
 
@@ -165,6 +166,17 @@ class Reader:
         if peak.chain.home != trip.bound.home or self._kit.clock() >= entry.ends_at:
             return None
         return self._judge(trip, entry.mark, entry.ends_at, Loaded(), peak.chain)
+
+    def begin(self, trip: Trip, now: float) -> Chain:
+        """Return the chain of a token that is bought where none was read: in time after all that is known.
+
+        In the line of what was rejected, so that one rejection after another is not believed for ever.
+        """
+        entry = self._kit.memory.known(trip.name)
+        peak, rejected = entry.peak(trip.provider) if entry else None, self._kit.suspicions.rejected(trip.key)
+        known = [order for order in (peak.order if peak else None, rejected) if order is not None]
+        born, generation = max(known, default=(max(int(now * 1000), 1), 1))
+        return Chain(trip.bound.home, born, generation)
 
     def _climb(self, trip: Trip, entry: Entry, chain: Chain) -> None:
         before = entry.peak(trip.provider)

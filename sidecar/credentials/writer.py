@@ -51,7 +51,12 @@ class Writer:
         if not trip.bound.for_user:
             return await self._offer(trip, sight, chain)
         try:
-            return await self._write(trip, sight, sight.loaded, chain)
+            over = sight.loaded
+            if over.version is None:  # renewed without the store, which may be back, and the session ended meanwhile
+                over = await self._kit.records.load(trip.name)
+                if await self._overtaken(trip, sight, over, chain):
+                    return False
+            return await self._write(trip, sight, over, chain)
         except STORE_FAULTS:
             if self._outages.allowed:
                 self._outages.keep(trip, sight, chain)
@@ -101,7 +106,7 @@ class Writer:
         self._kit.counts.discarded += 1
         if theirs is not None:
             return True
-        self._kit.memory.drop(trip.name)
+        self._kit.memory.forget_peak(trip.name, trip.provider)
         await self._kit.orphans.end(trip.bound.server, ours)
         raise Refusal("login_required")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -325,6 +325,20 @@ async def test_sign_in_while_nothing_is_found_is_served_at_once(pair: Pair, befo
 
     view.get = get  # type: ignore[method-assign]
     assert (await pair.at(pair.two)).startswith("access.alice.sign-in")
+
+
+async def test_application_tokens_that_are_all_rejected_are_not_bought_without_end_while_the_store_is_away(
+    pair: Pair,
+) -> None:
+    """[RF-14] Each is bought over nothing that was read, and in the line of the one before all the same."""
+    pair.views[0].away = {"get", "put", "lock"}
+    credential = await pair.one.obtain(keyed(APP))
+    for _ in range(20):
+        pair.clock.now += 0.1
+        with suppress(StillRejectedError):
+            credential = await pair.one.obtain(keyed(APP), rejected=credential)
+    assert pair.server.calls == 2
+    assert pair.one.counts.still_rejected == 19
 
 
 async def behind(pair: Pair, seconds: float = 1800) -> None:

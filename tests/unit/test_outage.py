@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.credentials.outage import GRACE
 from sidecar.errors import LockHeldError, Refusal
-from sidecar.model import GrantRefused, TokenSpec
+from sidecar.model import Granted, GrantRefused, Identity, Secret, Token, TokenSpec
 from tests.support.credentials import APP, OTHER_ROUTE, USER, keyed
 from tests.unit.test_broker_races import Pair, View
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sidecar.credentials.broker import Broker
 
+OTHER_IDP = replace(USER, provider="idp2", issuer="https://idp2.test")
 OTHER_APP = replace(APP, scopes=frozenset({"other"}))
 ALL = {"get", "put", "delete", "keys", "lock", "ping"}
 
@@ -28,7 +29,7 @@ class Local(Pair):
     """Two instances with `on_outage: local` over one store."""
 
     def __init__(self) -> None:
-        super().__init__((USER, OTHER_ROUTE, APP, OTHER_APP))
+        super().__init__((USER, OTHER_ROUTE, OTHER_IDP, APP, OTHER_APP))
         self.views.clear()
         self.one = self.broker = self.another(View(self.base, self.views), local=True)
         self.two = self.another(View(self.base, self.views), local=True)
@@ -190,6 +191,42 @@ async def test_session_deleted_in_the_store_meanwhile_stays_deleted(local: Local
     await local.back()
     assert local.server.revoked == ["refresh.alice.2"]
     assert await refusal(local, local.one) == "login_required"
+
+
+async def test_session_ended_before_the_answer_of_a_renewal_without_the_store_stays_ended(local: Local) -> None:
+    """[ID-04] The store is back by then, and shows nothing that the answer could be written over."""
+    await local.expired()
+    local.server.gate.clear()
+    waiting = asyncio.create_task(local.at(local.one))
+    await local.idle()
+    local.outage(False)
+    local.views[0].deaf = True
+    await local.two.sessions.delete("alice")
+    local.server.gate.set()
+    with pytest.raises(Refusal, match="login_required"):
+        await waiting
+    assert await local.base.keys("session:") == []
+    assert local.server.revoked == ["refresh.alice.1", "refresh.alice.2"]
+    local.outage()
+    assert await refusal(local, local.one) in ("login_required", "store_unavailable")
+
+
+async def test_sign_in_anew_leaves_nothing_of_the_former_user_for_an_outage(local: Local) -> None:
+    """[ID-08] Neither at another provider, nor where the former sign-in's clock was ahead."""
+    local.clock.now += 60
+    for provider in ("idp", "idp2"):
+        await local.one.sessions.put("alice", provider, local.server.sign_in("alice"))
+    for spec in (USER, OTHER_IDP):
+        assert (await local.at(local.one, spec)).startswith("access.alice.")
+    local.clock.now -= 60
+    token = Token(Secret("access.bob"), local.clock(), local.clock() + 3600, frozenset({"read"}))
+    name = await local.one.sessions.name("alice")
+    await local.one.sessions.open(name, "idp", Granted(token, Secret("r")), Identity("https://idp.test", "bob"))
+    local.outage()
+    for instance in (local.one, local.two):
+        await instance.outages.look()
+    assert await refusal(local, local.one, OTHER_IDP) == "store_unavailable"
+    assert await local.at(local.one) == "access.bob"
 
 
 async def test_session_signed_in_anew_meanwhile_is_not_overwritten(local: Local) -> None:

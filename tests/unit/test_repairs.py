@@ -128,10 +128,51 @@ async def test_sign_in_is_made_again_although_its_renewal_elsewhere_was_lost_as_
     loses.clock.now += 10
     assert await loses.at(loses.two) == "access.bob.read.3"
     loses.fail_over()
+    loses.clock.now += 3
+    for _ in range(2):
+        await loses.look()
+    fresh = loses.another()  # knows nothing but what the store shows
+    for broker in (fresh, loses.two, loses.one):
+        assert await loses.at(broker) == "access.bob.read.3"
+    assert (loses.server.calls, loses.server.killed) == (1, [])
+    await fresh.close(1)
+
+
+@pytest.mark.parametrize("since", ["used", "renewed"])
+async def test_sign_in_is_made_again_though_the_session_before_was_used_since(loses: Loses, since: str) -> None:
+    """[ID-08] [RD-07] By who took what the failover has left for the session: it is the former user's all the same."""
+    await loses.sign_in("alice", expires_in=1 if since == "renewed" else 3600)
+    loses.backup()
+    await loses.one.sessions.put("alice", "idp", loses.server.sign_in("bob"))
+    loses.fail_over()
+    loses.views[1].heard("")
+    loses.clock.now += 3
+    if since == "renewed":
+        assert await loses.at(loses.two) == "access.alice.read.3"
+    else:
+        await loses.two.sessions._touch(await loses.two.sessions.name("alice"), loses.clock())
     await loses.look()
     for broker in (loses.two, loses.one):
-        assert (await loses.at(broker)).startswith("access.bob.read")
-    assert not loses.server.killed
+        assert await loses.at(broker) == "access.bob.sign-in.2"
+
+
+async def test_sign_in_whose_chain_was_ended_since_is_not_made_again(loses: Loses) -> None:
+    """[ID-04] What is left of its session is no former one, though all of it was there before."""
+    records = loses.one._records
+    await loses.sign_in("alice")
+    name = await records.name("alice")
+    over = await records.load(name)
+    assert over.record
+    other = over.record.without("idp").with_chain("other", over.record.chains["idp"], 0)
+    assert await records.save(name, other, over, loses.clock())
+    loses.clock.now += 1
+    await loses.sign_in("alice", "bob")
+    over = await records.load(name)
+    assert over.record
+    assert await records.save(name, over.record.without("idp"), over, loses.clock())
+    before = dict(loses.base._rows)
+    await loses.look()
+    assert loses.base._rows == before
 
 
 @pytest.mark.parametrize(
@@ -298,9 +339,15 @@ async def test_sign_in_by_a_clock_that_is_behind_is_not_written_over(loses: Lose
 
 
 async def test_what_another_instance_has_changed_since_is_left_to_it(loses: Loses) -> None:
-    """Its word is newer than ours, whatever the clocks say."""
+    """It may have spent what we had got: its word is newer than ours, whatever the numbers say."""
+    loses.server.rotate = False
     await renewed(loses)
-    loses.views[1].heard(await loses.two._records.name("alice"))
+    loses.clock.now += 4000
+    await loses.at(loses.two)
+    for view in loses.views:
+        view.shaken = True
+    loses.base._rows = dict(loses.saved)
+    assert await loses.at(loses.one) == "access.alice.read.4"
     await loses.look()
     assert loses.two.counts.repairs == 0
 
