@@ -82,9 +82,10 @@ def hold_window(sock: socket.socket) -> None:
     _lock(sock, _RECEIVE_BUFFER)
 
 
-def free_window(sock: socket.socket) -> None:
-    """Let the kernel enlarge a receive buffer again, as distance and speed need."""
-    _lock(sock, 0)
+def free_window(sock: socket.socket | None) -> None:
+    """Let the kernel enlarge a receive buffer again, as distance and speed need. None: its connection has ended."""
+    if sock is not None:
+        _lock(sock, 0)
 
 
 def _lock(sock: socket.socket, which: int) -> None:

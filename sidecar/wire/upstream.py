@@ -283,14 +283,16 @@ class Upstream(asyncio.Protocol):
             head = parse_response(data[:end], hearing)
             data = data[end:]
             frame = framing.response_framing(head, exchange.head.method)
-            if head.status >= _FINAL or head.status == SWITCHING:
+            if head.status >= _FINAL:
+                break
+            if head.status == SWITCHING:
+                if not (exchange.upgrade and switches_as_offered(exchange.head, head)):
+                    raise InvalidResponseError
                 break
             if not exchange.interim(head):
                 raise InvalidResponseError
             if not data:
                 return
-        if head.status == SWITCHING and not (exchange.upgrade and switches_as_offered(exchange.head, head)):
-            raise InvalidResponseError
         out = exchange.response(head, frame)
         if self.exchange is not exchange:
             return  # refused or sent elsewhere meanwhile

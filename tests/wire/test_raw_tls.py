@@ -9,6 +9,7 @@ import pytest
 import trustme
 
 from sidecar.settings import Tls
+from sidecar.wire.upstream import _TAKES_IT_ALL
 from tests.support.corridor import Corridor, UpstreamTls
 from tests.support.judge import (
     SMUGGLED,
@@ -124,6 +125,26 @@ def test_401_whose_connection_ends_at_once_is_still_replayed_or_passed_on(
     assert answer is not None
     assert (answer.status, answer.body, answer.whole) == (*told, True)
     assert corridor.until(lambda: corridor.wire.upstreams == (told[0] == 200))
+    assert corridor.faults == []
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_401_of_a_connection_that_has_carried_much_is_passed_on(secure: dict[str, Corridor], loop: str):
+    """[RT-01] With the body of a held 401 enough has passed for a larger window, but the connection has ended."""
+    corridor = secure[loop]
+    corridor.fresh()
+    corridor.broker.delay = 0.1
+    denied = b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndenied\r\n0\r\n\r\n"
+    corridor.do(lambda: corridor.upstream.play([response(b"first")], [denied, Fin]))
+    request = b"GET /x HTTP/1.1\r\nHost: user.internal\r\nX-Session-Id: stuck\r\n\r\n"
+    with corridor.client() as client:
+        assert client.send(request).answer() is not None
+        corridor.do(
+            lambda: [setattr(one, "_taken", _TAKES_IT_ALL - 1) for pool in corridor._pools for one in pool.idle()]
+        )
+        answer = client.send(request).answer()
+    assert answer is not None
+    assert (answer.status, answer.body, answer.whole) == (401, b"denied", True)
     assert corridor.faults == []
 
 
