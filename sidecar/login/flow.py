@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.login import return_to
 from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome, Unavailable
-from sidecar.oauth.authorization import Pending, with_query
+from sidecar.oauth.authorization import Pending, mark, with_query
 from sidecar.oauth.error_codes import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sidecar.model import Form, Secret
     from sidecar.oauth.metadata import Metadata
@@ -85,10 +85,18 @@ def landing(asked: str | None, login: Login) -> str:
     return found
 
 
-def begin(words: tuple[str, str, str], provider: str, issuer: str, landing_at: str, now: float) -> Pending:
+def begin(
+    words: tuple[str, str, str], provider: str, issuer: str, landing_at: str, scopes: Iterable[str], now: float
+) -> Pending:
     """Return a new sign-in. `words` are three random texts of 43 base64url characters: state, nonce, verifier."""
     state, nonce, verifier = words
-    return Pending(state, nonce, verifier, provider, issuer, landing_at, int(now))
+    return Pending(state, nonce, verifier, provider, issuer, landing_at, int(now), mark(scopes))
+
+
+def asked(pending: Pending, login: Login) -> frozenset[str]:
+    """Return the scopes that a sign-in asked for; none where the configuration has others by now."""
+    scopes = frozenset(login.scopes)
+    return scopes if pending.scopes in ("", mark(scopes)) else frozenset()  # empty: begun by an older version
 
 
 def authenticated_since(max_age: int | None, pending: Pending) -> float | None:
@@ -107,7 +115,7 @@ def pushes(login: Login, metadata: Metadata) -> bool:
 
 
 def granted(outcome: Outcome, asked: frozenset[str]) -> Granted:
-    """Return the tokens of a code exchange; a response without `scope` granted what was asked for (RFC 6749)."""
+    """Return the tokens of a code exchange; a response without `scope` granted what was `asked` for (RFC 6749)."""
     match outcome:
         case Granted(token) if token.scopes is None:
             return outcome._replace(token=replace(token, scopes=asked))

@@ -53,7 +53,7 @@ class SigningIn:
         metadata = await _metadata(party)
         now = self._state.clock()
         words = (secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(32))
-        pending = flow.begin(words, name, metadata.issuer, landing, now)
+        pending = flow.begin(words, name, metadata.issuer, landing, self._login.scopes, now)
         location = await self._authorization_url(party, metadata, pending)
         secure = self._login.secure
         cookie = cookies.pending_name(pending.state, secure=secure)
@@ -132,7 +132,7 @@ class SigningIn:
         if not await self._state.sign_ins.once("state", pending.state, until):
             raise SignInError("state", "replayed")
         form = authorization.token_request(pending, code, self._redirect_uri, party.registered.params)
-        asked = frozenset(self._login.scopes)
+        asked = flow.asked(pending, self._login)
         granted = flow.granted(await party.server.token(form, asked=asked, urgency=Urgency(urgent=False)), asked)
         return await self._opened(party, metadata, granted, pending)
 

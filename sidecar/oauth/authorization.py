@@ -44,6 +44,7 @@ class Pending(NamedTuple):
     issuer: str
     return_to: str
     begun_at: int  # seconds since the epoch
+    scopes: str = ""  # `mark` of those asked for
 
 
 class CallbackError(Exception):
@@ -64,6 +65,11 @@ def challenge(verifier: str) -> str:
     """Return the S256 code challenge of a verifier (RFC 7636 section 4.2)."""
     digest = hashlib.sha256(verifier.encode("ascii")).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def mark(scopes: Iterable[str]) -> str:
+    """Return a short text that tells a set of scopes from others: a cookie has no room for many."""
+    return hashlib.sha256(" ".join(sorted(scopes)).encode()).hexdigest()[:16]
 
 
 def authorization_request(

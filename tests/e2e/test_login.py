@@ -155,18 +155,38 @@ async def test_sign_in_without_a_named_scope_serves_no_route_that_wants_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RFC 6749 section 5.1: without `scope` the token has what was asked for, and no other scope of a route."""
-    real = State.token_response
-
-    def unnamed(self: State, *given: Any, **more: Any) -> dict[str, Any]:
-        return {name: value for name, value in real(self, *given, **more).items() if name != "scope"}
-
-    monkeypatch.setattr(State, "token_response", unnamed)
+    name_no_scope(monkeypatch)
     for scope, code in (("profiles.read", None), ("admin.write", "provider_refused")):
         async with signing_in(tmp_path, scope=scope) as running, running.browser() as browser:
             await browser.sign_in("alice")
             answer = await running.call(browser)
             assert (answer.document.get("subject"), answer.document.get("code")) == (None if code else "alice", code)
             assert len(running.tokens) == (0 if code else 1)
+
+
+async def test_sign_in_without_a_named_scope_has_what_was_asked_for_before_a_reload(
+    running: SignIn, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scopes of `login.scope` may have grown while the user signed in: the code is for the former ones."""
+    name_no_scope(monkeypatch)
+    running.rewrite("openid profiles.read", "openid")
+    assert await running.program.reload(ENVIRON)
+    callback = await browser.choose(await browser.begin(), "alice")
+    running.rewrite("scope: openid", "scope: openid profiles.read")
+    assert await running.program.reload(ENVIRON)
+    assert (await browser.client.get(callback)).status_code == 303
+    assert (await running.call(browser)).code == "provider_refused"
+    assert running.tokens == []
+
+
+def name_no_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the authorization server leave `scope` out of its token responses."""
+    real = State.token_response
+
+    def unnamed(self: State, *given: Any, **more: Any) -> dict[str, Any]:
+        return {name: value for name, value in real(self, *given, **more).items() if name != "scope"}
+
+    monkeypatch.setattr(State, "token_response", unnamed)
 
 
 async def test_code_is_exchanged_with_the_parameters_of_the_provider(
