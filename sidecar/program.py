@@ -84,7 +84,6 @@ class Program:
         self._reloading = asyncio.Lock()
         self.watched = settings.files  # and those of a configuration that was refused: they may mend it
         self._seen = settings.seen  # what they held when they were read
-        self._read = ""  # the digest of `watched` when they were last read again
         self._drained_by = 0.0  # time.monotonic()
 
     _acceptors: Acceptors
@@ -195,7 +194,6 @@ class Program:
     async def reload(self, environ: Mapping[str, str]) -> bool:
         """Read the file again and take it, whole; on any error keep what is in use and say so."""
         async with self._reloading:
-            self._read = digest(self.watched)
             try:
                 new = await _read_apart(self.path, environ)
                 prepared = self.prepare(new)
@@ -244,15 +242,13 @@ class Program:
     async def watch(self, changed: Callable[[], Awaitable[object]]) -> None:
         """Call `changed` whenever the files of the configuration in use change, or of one refused since."""
         while True:
-            files = self.watched
-            async for _ in changes(files, self._seen):
-                if digest(files) != self._read:  # else a signal has had it read already
+            before = self.watched, self._seen
+            async for _ in changes(*before):
+                async with self._reloading:  # a signal may be having it read already
+                    read = digest(self.watched) == self._seen
+                if not read:
                     await changed()
-                async with self._reloading:  # that signal's reload may bring other files
-                    moved = self.watched != files
-                if moved:
-                    if digest(files) != self._read:  # written again while it was read
-                        await changed()
+                if (self.watched, self._seen) != before:
                     break
 
     # -- the end ------------------------------------------------------------------------------------------------

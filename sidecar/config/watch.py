@@ -34,13 +34,13 @@ async def changes(files: Sequence[str], seen: str | None = None) -> AsyncIterato
     clock = asyncio.get_running_loop().time
     due = clock() + (LOOK_ANYWAY if seen is None else 0.0)
     while True:
+        await asyncio.sleep(min(LOOK, LOOK_ANYWAY))
         if marks != (marks := await _settled(files, marks)) or clock() >= due:
             due = clock() + LOOK_ANYWAY
             now = digest(files)
             if now != last:
                 last = now
                 yield
-        await asyncio.sleep(min(LOOK, LOOK_ANYWAY))
 
 
 async def _settled(files: Sequence[str], before: Marks) -> Marks:

@@ -155,6 +155,29 @@ async def test_secret_that_comes_while_the_configuration_is_refused_for_want_of_
         await until(lambda: run.program.settings.via == "come")
 
 
+async def test_file_that_was_another_for_as_long_as_it_was_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HR-05] A change and its withdrawal at once: what is in use is what the file holds, or is about to be."""
+
+    def load(*given: Any) -> Settings:
+        monkeypatch.setattr(apart, "load", real)
+        file = Path(given[0])
+        text = file.read_text()
+        file.write_text(text.replace("via: one", "via: two"))
+        try:
+            return real(*given)
+        finally:
+            file.write_text(text)
+
+    real = apart.load
+    monkeypatch.setattr(apart, "load", load)
+    async with watching(tmp_path, monkeypatch) as run:
+        append(run, "via: one\n")
+        await until(lambda: run.program.settings.via == "two")
+        await until(lambda: run.program.settings.via == "one")
+
+
 async def test_files_that_a_signal_brought_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[HR-05] The watch notices the change while the signal's reload is still reading: it looks at the new files too."""
     secret = tmp_path / "secret"
