@@ -116,6 +116,14 @@ class Memory:
         self.make_room(name)
         return True
 
+    def keep_only(self, entry: Entry, sign_ins: frozenset[int]) -> None:
+        """Use nothing of other sign-ins any more, not even as a last resort: whoever they were of."""
+        for credential in entry.credentials:
+            if credential.order[0] not in sign_ins:
+                self._chill(credential)
+                self.folded(credential)
+                entry.put_aside(credential)
+
     def used(self, credential: Credential, now: float) -> None:
         """Take note of a use, also where the session was folded since the credential was at hand."""
         credential.used_at = now

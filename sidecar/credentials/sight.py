@@ -123,7 +123,10 @@ class Reader:
         )  # forgotten meanwhile: nothing will be kept
         chain = live_chain(trip, loaded, self._kit.clock())
         if loaded.record is not None and loaded.version is not None:
-            entry.read(loaded.version, {provider: one.born for provider, one in loaded.record.chains.items()})
+            born = {provider: one.born for provider, one in loaded.record.chains.items()}
+            if trip.bound.for_user and loaded.version >= entry.version:
+                self._kit.memory.keep_only(entry, frozenset(born.values()))
+            entry.read(loaded.version, born)
         if loaded.record is not None and chain is not None:
             chain = self._newest(trip, entry, loaded, chain, known)
             self._climb(trip, entry, chain)

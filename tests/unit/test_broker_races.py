@@ -327,6 +327,21 @@ async def test_sign_in_while_nothing_is_found_is_served_at_once(pair: Pair, befo
     assert (await pair.at(pair.two)).startswith("access.alice.sign-in")
 
 
+async def test_former_users_token_is_no_last_resort_while_the_provider_is_away(pair: Pair) -> None:
+    """[ID-08] Though no word of the next sign-in came, but that anything may have changed."""
+    await pair.sign_in("alice")
+    for spec in (USER, OTHER_ROUTE):
+        await pair.at(pair.two, spec)
+    pair.views[1].deaf = True
+    await pair.sign_in("alice", "bob", expires_in=1)
+    pair.clock.now += 10
+    pair.views[1].heard("")
+    pair.server.script.extend([Unavailable("timeout")] * 2)
+    assert (await refused(pair.at(pair.two, OTHER_ROUTE))).name == "provider_unavailable"
+    pair.views[1].away = {"get", "lock"}
+    assert (await refused(pair.at(pair.two, USER))).name == "store_unavailable"
+
+
 async def test_application_tokens_that_are_all_rejected_are_not_bought_without_end_while_the_store_is_away(
     pair: Pair,
 ) -> None:
