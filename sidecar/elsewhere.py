@@ -11,6 +11,7 @@ from sidecar.callers.recognise import admit, find_app
 from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, check_returning
 from sidecar.lane import Lane, Shared, answer, request_id
+from sidecar.metrics import UNMATCHED
 from sidecar.model import Caller, Origin, Target
 from sidecar.settings import Match, Route, Settings, Tunnel, UpstreamTimeout
 from sidecar.wire.pool import Pool
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from sidecar.wire.dial import Dialler
     from sidecar.wire.exchange import Exchange
 
-FORWARD = "(unmatched)"
 MOST_POOLS = 256  # origins with connections of their own, for an ordinary proxy's traffic
 
 
@@ -102,8 +102,8 @@ class Elsewhere:
         if lane is None:
             if len(self._lanes) >= MOST_POOLS:
                 self._lanes.pop(next(iter(self._lanes))).pool.close()
-            route = Route(name=FORWARD, match=Match(), upstream=origin, as_="none")
-            tally = self._metrics.route(FORWARD)
+            route = Route(name=UNMATCHED, match=Match(), upstream=origin, as_="none")
+            tally = self._metrics.route(UNMATCHED)
             lane = Lane(route, self._shared, self._pool(origin), self.rules, tally, lasting=False)
             self._lanes[origin] = lane
         return lane

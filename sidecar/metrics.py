@@ -20,6 +20,8 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 """Upper bounds of the latency buckets, in seconds."""
 
 NO_ROUTE = ""
+UNMATCHED = "(unmatched)"
+"""Stands for the route of what is forwarded without one."""
 RECENT = 50
 
 
@@ -93,7 +95,7 @@ class Metrics:
 
     def retain(self, names: Iterable[str]) -> None:
         """Forget the routes that are not among `names`, so that reloads do not grow the page for ever."""
-        kept = set(names)
+        kept = {UNMATCHED, *names}
         self.routes = {name: tally for name, tally in self.routes.items() if name in kept}
 
     def refused(self, code: str) -> None:

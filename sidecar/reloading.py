@@ -11,7 +11,7 @@ from sidecar.provider import AuthorizationServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sidecar.settings import Address, Settings
+    from sidecar.settings import Address, ProviderSettings, Settings
 
 _FIXED = ("listeners", "workers")  # parts of the configuration that are bound once
 
@@ -48,6 +48,15 @@ def providers_of(
     return {
         name: running[name]
         if name in running and configured[name] == one and not running[name].outdated()
-        else AuthorizationServer(one, clock, random.random)
+        else _made(one, running.get(name), clock)
         for name, one in settings.providers.items()
     }
+
+
+def _made(
+    settings: ProviderSettings, former: AuthorizationServer | None, clock: Callable[[], float]
+) -> AuthorizationServer:
+    made = AuthorizationServer(settings, clock, random.random)
+    if former is not None:
+        made.requests = former.requests  # counted on, by both: counters never go back
+    return made

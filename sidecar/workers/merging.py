@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sidecar.metrics import NO_ROUTE, UNMATCHED
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -65,7 +67,7 @@ def counters(snapshot: Snapshot) -> Snapshot:
 def pruned(snapshot: Snapshot, routes: Collection[str]) -> Snapshot:
     """Return a snapshot without the routes that are not among `routes`, as a reload leaves it."""
     return {
-        name: [row for row in rows if name not in BY_ROUTE or row[0][0] in ("", *routes)]
+        name: [row for row in rows if name not in BY_ROUTE or row[0][0] in (NO_ROUTE, UNMATCHED, *routes)]
         for name, rows in snapshot.items()
     }
 

@@ -88,6 +88,17 @@ async def test_providers_of_former_configurations_are_let_go(tmp_path: Path, mon
         await until(lambda: not gc.collect() and former[0]() is former[1]() is None)
 
 
+async def test_counters_go_on_through_a_reload(tmp_path: Path) -> None:
+    """Those of a provider whose secret was rotated, and of what is forwarded without a route: none goes back."""
+    async with whole(tmp_path, more="unmatched: forward") as run:
+        assert (await run.ask("http://stats.internal/")).status == 200
+        assert (await run.ask(f"http://127.0.0.1:{run.upstream.port}/")).status == 401
+        assert await run.program.reload({**ENVIRON, "CLIENT_SECRET": "another"})
+        text = (await run.admin("GET", "/metrics")).body.decode()
+        assert 'sidecar_requests_total{route="(unmatched)",status_class="4xx"} 1' in text
+        assert 'sidecar_token_requests_total{provider="idp",result="granted"} 1' in text
+
+
 async def test_descriptors_for_more_connections_are_raised_by_a_reload_too(tmp_path: Path) -> None:
     """[HR-01] As by a start: else the connections beyond the former number were refused until a restart."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

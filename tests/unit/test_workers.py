@@ -200,11 +200,11 @@ def test_counters_of_an_ended_worker_stay_and_its_gauges_go():
 
 def test_routes_that_a_reload_removed_leave_the_page():
     """Also those that only an ended worker had; what matched no route stays."""
-    rows = [(["gone", "no_route"], 1), (["kept", "no_route"], 1), (["", "no_route"], 1)]
+    rows = [(["gone", "no_route"], 1), (["kept", "no_route"], 1), (["", "no_route"], 1), (["(unmatched)", "loop"], 1)]
     found = merging.pruned(
         {"sidecar_refusals_total": rows, "sidecar_token_requests_total": [(["idp", "granted"], 1)]}, ["kept"]
     )
-    assert [labels[0] for labels, _ in found["sidecar_refusals_total"]] == ["kept", ""]
+    assert [labels[0] for labels, _ in found["sidecar_refusals_total"]] == ["kept", "", "(unmatched)"]
     assert found["sidecar_token_requests_total"]
 
 
