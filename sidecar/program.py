@@ -212,6 +212,7 @@ class Program:
         refuse_fixed(self.settings, new)
         if new.store.keys:
             self._vault.check(new.store.keys)
+        strain.prepare(new.limits)
         return Prepared(new, providers_of(new, self.providers, self.settings.providers, self.clock))
 
     def commit(self, prepared: Prepared) -> None:
@@ -224,7 +225,6 @@ class Program:
             self._vault.adopt(settings.store.keys)
         self.broker.reconfigure(specs(settings), providers)
         if settings.limits != self.settings.limits:
-            strain.prepare(settings.limits)
             strain.tell_limited(settings.limits)
         self._take(settings)
         self.admin_state.providers = tuple(settings.providers)
