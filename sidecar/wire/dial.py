@@ -88,8 +88,12 @@ class Dialler:
     async def _protocol(self, factory: Callable[[], P], sock: socket.socket, origin: Origin, tls: Tls | None) -> P:
         loop = asyncio.get_running_loop()
         if origin.scheme != "https":
-            _, protocol = await loop.create_connection(factory, sock=sock)
-            return protocol
+            making = asyncio.ensure_future(loop.create_connection(factory, sock=sock))
+            try:
+                return (await asyncio.shield(making))[1]
+            except asyncio.CancelledError:  # uvloop would not tell the protocol that its connection has ended
+                making.add_done_callback(_abort)
+                raise
         name = (tls.server_name if tls else None) or origin.host
         _, protocol = await loop.create_connection(factory, sock=sock, ssl=self._context(tls), server_hostname=name)
         return protocol
@@ -117,6 +121,12 @@ class Dialler:
         if tls not in self._contexts:
             self._contexts[tls] = client_context(tls)
         return self._contexts[tls]
+
+
+def _abort(making: asyncio.Task[tuple[asyncio.Transport, P]]) -> None:
+    """End a connection that nobody waits for any more."""
+    if not making.cancelled() and making.exception() is None:
+        making.result()[0].abort()
 
 
 def _literal(host: str) -> Found | None:

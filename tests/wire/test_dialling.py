@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 
 from sidecar.errors import Refusal
 from sidecar.model import Origin
@@ -19,7 +20,7 @@ from sidecar.wire.dial import Dialler, Resolvers
 from sidecar.wire.names import Found, Names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -177,6 +178,37 @@ async def test_dialler_that_gives_up_leaves_no_socket(black_hole: tuple[str, int
     await asyncio.sleep(0)
     assert caught.value.code == "upstream_timeout"
     assert _descriptors() == before
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_caller_that_leaves_as_the_connection_is_made_leaves_none(
+    port: int, loop: Callable[[], asyncio.AbstractEventLoop]
+):
+    """The protocol learns of both its connection's beginning and its end: it is counted from one to the other."""
+    told: list[str] = []
+
+    class Counted(asyncio.Protocol):
+        def connection_made(self, _transport: asyncio.BaseTransport) -> None:
+            told.append("made")
+            dialling.cancel()
+
+        def connection_lost(self, _exc: Exception | None) -> None:
+            told.append("lost")
+
+    async def leave() -> None:
+        nonlocal dialling
+        dialler = Dialler(deny_private=False, own=[])
+        origin = Origin("http", "127.0.0.1", port)
+        dialling = asyncio.ensure_future(dialler.dial(Counted, origin, tls=None, timeout=2.0, named=True))
+        await asyncio.wait([dialling])
+        assert dialling.cancelled()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    dialling: asyncio.Future[Counted]
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(leave())
+    assert told == ["made", "lost"]
 
 
 async def test_resolver_that_hangs_ends_at_the_connect_timeout():
