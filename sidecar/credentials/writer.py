@@ -99,6 +99,8 @@ class Writer:
         """Say whether the chain that was spent is no longer the session's; if the session is gone, revoke ours."""
         if not trip.bound.for_user:
             return over.record is not None
+        if over.record is None and over.version is not None:  # by a key that others have already: ours is not lost yet
+            raise StoreBrokenError("the record was written with another key")
         theirs = live_chain(trip, over, self._kit.clock())
         newer = theirs is None or sight.chain is None or theirs.order > sight.chain.order
         if theirs is not None and not newer and not replaced(trip, sight, theirs):

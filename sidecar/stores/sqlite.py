@@ -25,6 +25,7 @@ SWEEP_EVERY = 60.0
 CHANGES_KEPT = 1000
 OLDEST_CHANGE = "SELECT ifnull(min(seq), 1) FROM changes"
 NEWEST_CHANGE = "SELECT ifnull(max(seq), 0) FROM changes"
+CHANGE = "SELECT key, writer FROM changes WHERE seq = ?"
 OTHERS_CHANGES = "SELECT DISTINCT key FROM changes WHERE seq > ? AND writer <> ?"
 
 LIVE = "value IS NOT NULL AND (expires_at IS NULL OR expires_at > :now)"
@@ -61,7 +62,8 @@ class SqliteRecords:
         self._clock = clock
         self._ticks = ticks
         self._writer = token_hex(8)
-        self._seen: int | None = None  # the last change that we know of
+        self._seen: int | None = None  # the last change that we know of; -1: it is gone, a backup was restored
+        self._last: tuple[str, str] | None = None  # its key and writer: a backup may have another of that number
         self._looked_at: tuple[Connection, int] | None = None  # where, and its data_version
         self._swept_at = 0.0
 
@@ -133,11 +135,11 @@ class SqliteRecords:
             seen, newest = self._seen or 0, number(connection, NEWEST_CHANGE)
             if look == self._looked_at:
                 keys = []
-            elif number(connection, OLDEST_CHANGE) - 1 <= seen <= newest:
+            elif number(connection, OLDEST_CHANGE) - 1 <= seen <= newest and self._goes_on(connection, seen):
                 keys = [key for (key,) in connection.execute(OTHERS_CHANGES, (seen, self._writer))]
             else:
                 keys = [""]
-        self._seen, self._looked_at = newest, look
+            self._seen, self._last, self._looked_at = newest, _change(connection, newest), look
         return keys
 
     def inspect(self) -> None:
@@ -160,6 +162,7 @@ class SqliteRecords:
         with self._file.reading() as connection:
             if self._seen is None:
                 self._seen = number(connection, NEWEST_CHANGE)
+                self._last = _change(connection, self._seen)
             yield connection
 
     @contextmanager
@@ -181,6 +184,12 @@ class SqliteRecords:
         connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", row)
         change = connection.execute("INSERT INTO changes (key, writer) VALUES (?, ?)", (key, self._writer)).lastrowid
         connection.execute("DELETE FROM changes WHERE seq <= ?", ((change or 0) - CHANGES_KEPT,))
+        if (change or 0) <= (self._seen or 0):
+            self._seen = -1
+
+    def _goes_on(self, connection: Connection, seen: int) -> bool:
+        """Say whether the last change that we know of is still there, or has been forgotten in its turn."""
+        return _change(connection, seen) in (self._last, None)
 
     def _held(self, connection: Connection, name: str) -> bool:
         return connection.execute(HELD, (name, self._ticks())).fetchone() is not None
@@ -191,6 +200,10 @@ class SqliteRecords:
             self._swept_at = now
             for statement in SWEEP:
                 connection.execute(statement, {"now": now, "ticks": self._ticks(), "life": TOMBSTONE_LIFE})
+
+
+def _change(connection: Connection, seq: int) -> tuple[str, str] | None:
+    return connection.execute(CHANGE, (seq,)).fetchone()  # type: ignore[no-any-return]
 
 
 def open_store(url: str) -> Store:

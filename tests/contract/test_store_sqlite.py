@@ -239,6 +239,26 @@ def test_a_file_that_goes_or_changes_while_in_use_is_noticed(path):
         assert not path.exists()
 
 
+@pytest.mark.parametrize("since", ["another process", "this one"])
+def test_a_backup_restored_into_the_file_in_use_is_noticed(path, since):
+    """However much is written after it: anything may have changed, the sessions that were ended since among it."""
+    with closing(SqliteRecords(path)) as one, closing(SqliteRecords(path)) as two:
+        writer, name = (one, "new") if since == "another process" else (two, "lost")
+        two.ping()
+        one.put("kept", b"x", None, 1, None)
+        backup = sqlite3.connect(":memory:")
+        with closing(sqlite3.connect(path)) as file:
+            file.backup(backup)
+        for number in range(3):
+            writer.put(f"lost/{number}", b"x", None, 1, None)
+        assert "kept" in two.changes()
+        with closing(sqlite3.connect(path)) as file, closing(backup):
+            backup.backup(file)
+        for number in range(6):
+            writer.put(f"{name}/{number}", b"x", None, 1, None)
+        assert (two.changes(), two.changes()) == ([""], [])
+
+
 # -- foreign hands -------------------------------------------------------------------------------------------------
 
 

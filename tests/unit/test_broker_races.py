@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from sidecar.credentials import records, renewal, sight, writer
 from sidecar.credentials.broker import Broker, StillRejectedError
+from sidecar.credentials.vault import Vault, generate_key
 from sidecar.errors import Refusal, SealError, StoreBrokenError, StoreUnavailableError
-from sidecar.model import ClientRefused, GrantRefused, Invalid, TokenSpec, Unavailable
+from sidecar.model import ClientRefused, GrantRefused, Invalid, Secret, TokenSpec, Unavailable
 from sidecar.stores.memory import MemoryStore
 from tests.support.credentials import APP, OTHER_ROUTE, USER, Bench, Clock, keyed
 
@@ -325,6 +326,26 @@ async def test_sign_in_while_nothing_is_found_is_served_at_once(pair: Pair, befo
 
     view.get = get  # type: ignore[method-assign]
     assert (await pair.at(pair.two)).startswith("access.alice.sign-in")
+
+
+async def test_record_that_a_newer_key_sealed_during_a_renewal_takes_its_refresh_token_later(pair: Pair) -> None:
+    """Keys in the wrong order: who lacks one revokes nothing, and writes as soon as a reload brings it."""
+    await pair.sign_in("alice", expires_in=1)
+    waiting = await in_flight(pair, pair.one)
+    old, new = pair.vault._ring.copy(), Vault([Secret(generate_key())])
+    vault = pair.two._records._vault = Vault([Secret(generate_key())])
+    vault._ring, vault._newest = {**new._ring, **old}, new._newest
+    name = await pair.two.sessions.name("alice")
+    await pair.two.sessions._touch(name, pair.clock())
+    pair.server.gate.set()
+    assert (await refused(waiting)).name == "store_unavailable"
+    await pair.idle()
+    assert pair.server.revoked == []
+    pair.vault._ring = {**old, **new._ring}
+    await pair.idle()
+    pair.clock.now += 2
+    for broker in (pair.one, pair.two):
+        assert await pair.at(broker) == "access.alice.read.2"
 
 
 async def test_former_users_token_is_no_last_resort_while_the_provider_is_away(pair: Pair) -> None:
