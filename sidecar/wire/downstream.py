@@ -22,7 +22,7 @@ from sidecar.wire.exchange import Exchange
 from sidecar.wire.framing import EMPTY, request_framing
 from sidecar.wire.head import parse_request
 from sidecar.wire.problem import problem
-from sidecar.wire.tunnel import End, join, reset
+from sidecar.wire.tunnel import End, end_writing, join, reset
 
 if TYPE_CHECKING:
     from sidecar.wire.upstream import Upstream
@@ -452,7 +452,7 @@ class Downstream(asyncio.Protocol):
             return
         self._unpause()
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            end_writing(self._transport)
 
 
 def _hopeless(buffer: bytes, start: int, line_end: int, new: int) -> bool:

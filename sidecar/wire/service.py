@@ -19,6 +19,7 @@ from sidecar.wire.body import BrokenBodyError, reader
 from sidecar.wire.framing import request_framing
 from sidecar.wire.head import parse_request
 from sidecar.wire.hearing import Hearing
+from sidecar.wire.tunnel import end_writing
 
 if TYPE_CHECKING:
     import socket
@@ -283,7 +284,7 @@ class Connection(asyncio.Protocol):
             return
         if self._deaf:
             self._transport.resume_reading()
-        self._transport.write_eof()
+        end_writing(self._transport)
 
 
 def _asked(head: RequestHead, body: bytes, sockname: Any) -> Asked:

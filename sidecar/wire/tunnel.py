@@ -74,8 +74,7 @@ class End(asyncio.Protocol):
         if self.other.ended or not transport.can_write_eof():
             transport.close()
             return False
-        if not transport.is_closing():
-            transport.write_eof()
+        end_writing(transport)
         return True
 
     def pause_writing(self) -> None:
@@ -121,3 +120,10 @@ def reset(transport: asyncio.Transport) -> None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
+
+
+def end_writing(transport: asyncio.WriteTransport) -> None:
+    """Tell the peer that nothing more comes; one that has reset the connection meanwhile needs not be told."""
+    if not transport.is_closing():
+        with contextlib.suppress(OSError):  # asyncio's own call of shutdown: ENOTCONN
+            transport.write_eof()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import TYPE_CHECKING
@@ -620,6 +621,26 @@ def test_pipeline_of_a_slow_reader_is_answered(impatient: Corridor):
         got += client.until_end(2)
     assert got.endswith(b"\r\n\r\nsecond")
     assert client.ended == "fin"
+
+
+def test_caller_that_resets_as_it_is_answered_is_no_fault(both: dict[str, Corridor], monkeypatch: pytest.MonkeyPatch):
+    """[SM-15] It has read the refusal and reset before the sidecar, waiting for the body, has ended its own side."""
+    corridor = both["asyncio"]
+    corridor.fresh()
+    with corridor.client() as client:
+        kind = asyncio.selector_events._SelectorSocketTransport
+        write = kind.write
+
+        def answer_and_be_reset(transport: asyncio.WriteTransport, data: bytes) -> None:
+            write(transport, data)
+            if data.startswith(b"HTTP/1.1 401"):
+                client.reset()
+                time.sleep(0.02)
+
+        monkeypatch.setattr(kind, "write", answer_and_be_reset)
+        client.send(b"POST /x HTTP/1.1\r\nHost: user.internal\r\nX-Session-Id: gone\r\nContent-Length: 9\r\n\r\n")
+        assert corridor.until(lambda: corridor.broker.obtained["gone"] == 1 and not corridor.wire.downstreams)
+    assert corridor.faults == []
 
 
 def test_request_whose_head_is_cut_by_a_drain_is_told_that_it_is_the_last(both: dict[str, Corridor]):
