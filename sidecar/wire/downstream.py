@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _END = b"\r\n\r\n"
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 section 5.6.2
 _AROUND_TARGET = 64 + len(b"  HTTP/1.1\r\n")  # bytes of a request line beside its target; 64 for the method
+_ALL = sys.maxsize  # bytes: as many as an answer can have
 LINGER = 2.0  # seconds to let a caller read our answer while it still sends
 MOST_REFUSED = 64  # connections beyond the limit that are being told so
 HALF_CLOSED_PATIENCE = 0.8  # seconds between two pieces of a response for a caller that has closed its side
@@ -58,7 +59,7 @@ class Downstream(asyncio.Protocol):
         self.blocked = False  # writing: the caller does not read
         self._reading = False
         self._lingering = False
-        self._unwritten = sys.maxsize  # bytes of an answer still to be written when it was last looked
+        self._unwritten = _ALL  # bytes of an answer still to be written when it was last looked
         self._tunnel: End | None = None
         self._half_closed = False
         self.ours: bool | None = None  # what `is_ours` found
@@ -77,6 +78,7 @@ class Downstream(asyncio.Protocol):
     def exchange_over(self, exchange: Exchange) -> None:
         """The response has been written whole: go on to the next request, or close."""
         self.exchange = None
+        self._unwritten = _ALL
         if not exchange.complete:
             self._linger()
         elif self.keep_alive and not self._half_closed:
@@ -215,7 +217,7 @@ class Downstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.blocked = True
-        self._unwritten = sys.maxsize
+        self._unwritten = _ALL
         if self.exchange is not None:
             self.exchange.pause_response()
             self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout
@@ -260,7 +262,7 @@ class Downstream(asyncio.Protocol):
 
     def _watch(self, closing: bool) -> None:
         """Give a tunnel a deadline, or take it back."""
-        self._unwritten = sys.maxsize
+        self._unwritten = _ALL
         self.deadline = self.wire.deadlines.now + self.wire.limits.idle_timeout if closing else NEVER
 
     def _give_up(self) -> None:

@@ -565,6 +565,22 @@ def test_rest_that_only_the_kernel_holds_still_arrives(
         assert len(got) > 40_000
 
 
+def test_slow_reader_of_a_second_answer_gets_it_whole(impatient: Corridor):
+    """[SL-03] What was left of the first answer at an earlier deadline says nothing about the second one."""
+    impatient.fresh()
+    answers = [response(b"x" * 40_000), response(b"y" * 60_000)]
+    impatient.upstream.play(*([answer] for answer in answers))
+    with impatient.client(buffer=8192) as client:
+        for answer in answers:
+            client.send(b"GET /x HTTP/1.1\r\nHost: app.internal\r\n\r\n")
+            got = b""
+            for _ in range(12):
+                got += client.exactly(2000)
+                time.sleep(0.04)
+            got += client.exactly(len(answer) - len(got))
+            assert got == answer
+
+
 def test_slow_reader_is_given_up_and_its_upstream_released(impatient: Corridor):
     """[SL-03] A caller that does not read keeps neither memory nor an upstream connection for long."""
     impatient.fresh()
