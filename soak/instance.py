@@ -37,8 +37,8 @@ def trace(path: Path) -> None:
             file.write(f"asked {digest(sight.held.refresh_token.reveal())} {time.monotonic()}\n")
         return await ask(self, trip, sight, *arguments)
 
-    async def saving(self: Records, name: str, record: Any, *arguments: Any) -> bool:
-        stored = await save(self, name, record, *arguments)
+    async def saving(self: Records, name: str, record: Any, *arguments: Any, **named: Any) -> bool:
+        stored = await save(self, name, record, *arguments, **named)
         now = time.monotonic()
         for chain in record.chains.values():
             if stored and chain.tokens:
