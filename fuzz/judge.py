@@ -209,9 +209,10 @@ def _upstream_side(world: World, seen: Seen, good: Good | None) -> Iterator[str]
             yield from _as_h11_reads_it(peer)
         yield from _credentials(world, peer, streams)
         yield from _faithful(peer, seen)
-    retried = sum(exchange._retried for exchange in world.begun)
-    if heads > len(world.begun) + seen.replays + retried:
-        yield f"{heads} requests were forwarded for {len(world.begun)}, {seen.replays} replays, {retried} retries"
+    unanswered = sum(played.exchange is not None and not played.sent for peer in world.peers for played in peer.played)
+    messages = len(world.begun) + seen.replays
+    if heads > messages + min(unanswered, messages):  # each is sent once more where its connection had died
+        yield f"{heads} requests were forwarded for {messages} ({seen.replays} replays), {unanswered} without an answer"
 
 
 def _as_h11_reads_it(peer: Peer) -> Iterator[str]:
