@@ -42,10 +42,11 @@ format: $(READY)  ## Format the code
 bench: $(READY)  ## Measure against other proxies (ARGS=--quick to try it)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.run $(ARGS)
 
-fuzz: $(READY)  ## Mutated messages, a million in process, 100 000 over sockets (COUNT=, SOCKETS=, SEED=)
+fuzz: $(READY)  ## Mutated messages, a million in process, 100 000 over sockets; fleets (COUNT=, SOCKETS=, EPISODES=, SEED=)
 	@$(BIN)/python -m fuzz wire --count $(or $(COUNT),1000000) --seed $(or $(SEED),1)
 	@$(BIN)/python -m fuzz admin --count $(or $(COUNT),200000) --seed $(or $(SEED),1)
 	@$(BIN)/python -m fuzz provider --count $(or $(COUNT),200000) --seed $(or $(SEED),1)
+	@$(BIN)/python -m fuzz fleet --count $(or $(EPISODES),400) --seed $(or $(SEED),1)
 	@$(BIN)/python -m fuzz.sockets --count $(or $(SOCKETS),100000) --seed $(or $(SEED),1)
 
 soak: $(READY)  ## Run fleets of sidecars through what may go wrong, in full: hours (SOAK="logout --store redis" for one)

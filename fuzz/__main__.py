@@ -1,6 +1,6 @@
 """`python -m fuzz [wire|admin|provider]`: many cases in process; `--replay FILE`: one that was saved.
 
-`python -m fuzz.sockets` is the other half.
+`python -m fuzz.sockets` is the other half, `python -m fuzz fleet` plays instances on one store in simulated time.
 
 Exit code 1 where something was found; each finding is printed, made small and saved below `--keep`.
 """
@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from fuzz import fleet
 from fuzz.campaign import TARGETS, Outcome, campaign
 from fuzz.case import load
 from fuzz.judge import problems
@@ -24,6 +25,8 @@ SHARE = 5_000  # cases that one process does before it reports
 
 def main() -> int:
     """Run what the command line asks for."""
+    if sys.argv[1:2] == ["fleet"]:
+        return fleet.main(sys.argv[2:])
     arguments = _arguments()
     if arguments.replay:
         return _replay(arguments.target, arguments.replay)
