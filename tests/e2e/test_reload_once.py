@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import signal
 import weakref
 from contextlib import asynccontextmanager, suppress
@@ -97,18 +96,6 @@ async def test_counters_go_on_through_a_reload(tmp_path: Path) -> None:
         text = (await run.admin("GET", "/metrics")).body.decode()
         assert 'sidecar_requests_total{route="(unmatched)",status_class="4xx"} 1' in text
         assert 'sidecar_token_requests_total{provider="idp",result="granted"} 1' in text
-
-
-async def test_descriptors_for_more_connections_are_raised_by_a_reload_too(tmp_path: Path) -> None:
-    """[HR-01] As by a start: else the connections beyond the former number were refused until a restart."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        async with whole(tmp_path, more="limits: {connections: ${MOST}}", environ={**ENVIRON, "MOST": "20"}) as run:
-            assert await run.program.reload({**ENVIRON, "MOST": "500"})
-            assert run.program.wire.most_connections == 500
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_warnings_of_a_reload_are_logged(tmp_path: Path) -> None:

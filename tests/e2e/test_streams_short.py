@@ -65,19 +65,18 @@ def _text(backdrop: Backdrop) -> str:
     return CONFIGURATION.replace("UPSTREAM", str(backdrop.upstream.port))
 
 
-def test_limit_of_descriptors_is_raised_at_the_start(tmp_path: Path, backdrop: Backdrop) -> None:
-    """[OV-03] A soft limit that is too low for `limits.connections` is raised as far as the hard one lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
-    try:
-        sidecar = Process(tmp_path, _text(backdrop))
-        sidecar.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    with contextlib.ExitStack() as stack:
-        stack.push(sidecar.__exit__)
-        wanted = 2 * 1000 + 256
-        assert resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE)[0] == min(hard, wanted)
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_limit_of_descriptors_is_raised_at_the_start_and_by_a_reload(tmp_path: Path, backdrop: Backdrop) -> None:
+    """[OV-03 HR-01] A soft limit that is too low for `limits.connections` is raised as far as the hard one lets us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sidecar = Process(tmp_path, _text(backdrop))
+    sidecar.descriptors = 256
+    with sidecar:
+        assert resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE)[0] == min(hard, 2 * 1000 + 256)
+        sidecar.file.write_text(_text(backdrop).replace("connections: 1000", "connections: 1500"))
+        sidecar.signal(signal.SIGHUP)
+        sidecar.told("configuration_reloaded")
+        assert resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE)[0] == min(hard, 2 * 1500 + 256)
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")

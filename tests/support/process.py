@@ -101,6 +101,7 @@ class Process:
     """One sidecar. Use as a context manager, which kills what is left of it."""
 
     own_group = False  # whether it gets a process group of its own, for signals to all of it
+    descriptors: int | None = None  # the soft limit that it starts with
 
     def __init__(
         self, folder: Path, text: str, *, environ: Mapping[str, str] = ENVIRON, level: str = "info", wait: bool = True
@@ -131,6 +132,8 @@ class Process:
     def start(self) -> None:
         """Start it, again after an end, and wait until it says so."""
         command = [sys.executable, "-m", "sidecar", "run", "-c", str(self.file), "--log-level", self._level]
+        if self.descriptors is not None:
+            command = ["/bin/sh", "-c", f'ulimit -S -n {self.descriptors}; exec "$@"', "sh", *command]
         with self.log.open("wb") as log, self.out.open("wb") as out:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=log, env=self._environ, cwd=self.folder, start_new_session=self.own_group
