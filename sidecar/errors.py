@@ -79,5 +79,9 @@ class StoreBrokenError(Exception):
     """The store answered, but what it holds is not ours or is damaged: never overwritten, an operator must look."""
 
 
+STORE_FAULTS = (StoreUnavailableError, StoreBrokenError)
+"""What any operation of a store may raise, and nothing else: see `stores.contract`."""
+
+
 class SealError(Exception):
     """A sealed value cannot be opened: damaged, moved from another record, or sealed with an unknown key."""

@@ -30,8 +30,8 @@ from sidecar.credentials.sight import REST, Kit, Reader, Trip, rest_a_while
 from sidecar.credentials.sign_ins import SignIns
 from sidecar.credentials.suspicions import Suspicions, is_rejected
 from sidecar.credentials.tending import Tending
-from sidecar.credentials.writer import STORE_FAULTS, Writer
-from sidecar.errors import LockHeldError, Refusal
+from sidecar.credentials.writer import Writer
+from sidecar.errors import STORE_FAULTS, LockHeldError, Refusal
 from sidecar.model import APPLICATION, TokenKey, TokenSpec
 
 if TYPE_CHECKING:

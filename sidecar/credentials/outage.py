@@ -21,7 +21,7 @@ from sidecar.credentials.entry import Peak
 from sidecar.credentials.records import LOCK_WAIT
 from sidecar.credentials.session_record import SessionRecord
 from sidecar.credentials.sight import live_chain
-from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.errors import STORE_FAULTS, StoreUnavailableError
 from sidecar.stores.turns import Turns
 
 if TYPE_CHECKING:
@@ -108,12 +108,12 @@ class Outages:
                 return
             async with asyncio.timeout(PROBE):
                 await self._store.ping()
-        except (StoreUnavailableError, StoreBrokenError, TimeoutError):
+        except (*STORE_FAULTS, TimeoutError):
             self._away = True
             return
         if self._away:
             self._away, self._back_at = False, self._kit.clock()
-        with suppress(StoreUnavailableError, StoreBrokenError):  # away again: at the next look
+        with suppress(*STORE_FAULTS):  # away again: at the next look
             await self.catch_up()
 
     async def catch_up(self) -> None:
@@ -125,7 +125,7 @@ class Outages:
 
     async def end(self) -> None:
         """Store what is kept, or say how much is lost."""
-        with suppress(StoreUnavailableError, StoreBrokenError):
+        with suppress(*STORE_FAULTS):
             await self.catch_up()
         if self.unstored:
             _log.error("rotated_refresh_tokens_lost", extra={"count": len(self.unstored)})

@@ -28,14 +28,14 @@ from sidecar.credentials.hurry import Hurry
 from sidecar.credentials.lifecycle import Plan, Verdict, dead_at, settle
 from sidecar.credentials.session_record import Chain, SessionRecord, renewed, rotated, serves
 from sidecar.credentials.sight import REST, Kit, Reader, Sight, Trip, live_chain, replaced
-from sidecar.credentials.writer import STORE_FAULTS, Writer
-from sidecar.errors import Refusal, StoreUnavailableError
+from sidecar.errors import STORE_FAULTS, Refusal, StoreUnavailableError
 from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome, Unavailable
 
 if TYPE_CHECKING:
     from sidecar.credentials.entry import Credential
     from sidecar.credentials.outage import Outages
     from sidecar.credentials.records import Loaded
+    from sidecar.credentials.writer import Writer
     from sidecar.gate import Urgency
     from sidecar.stores.contract import Lease
 

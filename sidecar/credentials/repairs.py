@@ -16,7 +16,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sidecar.credentials.sight import live_chain
-from sidecar.errors import StoreBrokenError, StoreUnavailableError
+from sidecar.errors import STORE_FAULTS
 
 if TYPE_CHECKING:
     from sidecar.credentials.records import Loaded
@@ -32,7 +32,6 @@ FIRST = 1
 """The generation of a chain as its sign-in made it."""
 AT_ONCE = 8
 """Records looked at together: a thousand of them, one after the other, outlast the wait of who takes a lock."""
-STORE_FAULTS = (StoreUnavailableError, StoreBrokenError)
 _log = logging.getLogger(__name__)
 
 

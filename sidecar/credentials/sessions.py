@@ -15,7 +15,7 @@ from sidecar.credentials import handed_over
 from sidecar.credentials.entry import Peak
 from sidecar.credentials.records import SESSIONS, Loaded, Records, version_over
 from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, Params, SessionRecord, signed_in
-from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
+from sidecar.errors import STORE_FAULTS, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -256,7 +256,7 @@ async def asked(answer: Awaitable[T]) -> T:
     """Return what the store answers; `Refusal` (store_unavailable) where it does not."""
     try:
         return await answer
-    except (StoreUnavailableError, StoreBrokenError):
+    except STORE_FAULTS:
         raise Refusal("store_unavailable", retry_after=1) from None
 
 

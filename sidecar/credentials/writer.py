@@ -17,7 +17,7 @@ from sidecar.credentials.entry import Peak
 from sidecar.credentials.repairs import Repairs
 from sidecar.credentials.session_record import Chain, SessionRecord
 from sidecar.credentials.sight import APP_PATIENCE, Kit, Sight, Trip, live_chain, replaced
-from sidecar.errors import Refusal, StoreBrokenError, StoreUnavailableError
+from sidecar.errors import STORE_FAULTS, Refusal, StoreBrokenError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 WRITES = 5
 FIRST_RETRY, LONGEST_RETRY = 0.1, 1.0
 """Seconds. Well below the time for which who takes our lock over waits for us: `renewal.HEIR_WAITS`."""
-STORE_FAULTS = (StoreUnavailableError, StoreBrokenError)
 _log = logging.getLogger(__name__)
 
 
