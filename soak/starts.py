@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.credentials.counts import Counts
 from sidecar.credentials.records import Records
-from sidecar.credentials.session_record import SessionRecord, signed_in
+from sidecar.credentials.session_record import SessionRecord, new_sign_in, signed_in
 from sidecar.credentials.vault import Vault, generate_key
 from sidecar.model import Granted, Secret, Token
 from sidecar.stores import open_store, sqlite_file
@@ -57,7 +57,10 @@ async def fill(url: str, key: str, sessions: int, token: int) -> None:
         name = await records.name(_session_id(number))
         bought = Token(Secret(f"{number:08}".ljust(token, "x")), now, now + LIFE, frozenset({"profiles.read"}))
         chain = signed_in(
-            f"legacy-app@{ISSUER}", int(now * 1000), Granted(bought, Secret(f"r{number:08}".ljust(200, "x")))
+            f"legacy-app@{ISSUER}",
+            int(now * 1000),
+            new_sign_in(),
+            Granted(bought, Secret(f"r{number:08}".ljust(200, "x"))),
         )
         over = await records.load(name)
         if not await records.save(name, SessionRecord(now, now, None, {"idp": chain}), over, now):

@@ -12,11 +12,12 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
+from sidecar.credentials.session_record import Step
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.credentials.entry import Credential
-    from sidecar.credentials.session_record import Order
     from sidecar.model import TokenKey
 
 AT_ONCE = 16
@@ -26,14 +27,14 @@ SHORTEST = 30.0
 AGAIN = 30.0
 """Seconds after which one that came to nothing is tried again, and as much more by chance."""
 MOST_STALE = 64
-_NOTHING = (-1.0, (0, 0))
+_NOTHING = (-1.0, Step(0, 0))
 
 
 class Due(NamedTuple):
-    """A token to renew: the one of `key` at this place in time."""
+    """A token to renew: the one of `key` and this step."""
 
     key: TokenKey
-    order: Order
+    step: Step
 
 
 class Ahead:
@@ -41,7 +42,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._heaps: dict[str, list[tuple[float, int, TokenKey]]] = {}
-        self._planned: dict[TokenKey, tuple[float, Order]] = {}
+        self._planned: dict[TokenKey, tuple[float, Step]] = {}
         self._numbers = count()
         self._stale = 0  # what stands in a heap and was forgotten
         self.under_way: dict[str, int] = {}
@@ -52,10 +53,10 @@ class Ahead:
     def plan(self, provider: str, credential: Credential, at: float) -> float:
         """Look at a token again at the time `at`, unless that is planned already; return when it is looked at."""
         before = self._planned.get(credential.key)
-        if before is not None and before[1] == credential.order:
+        if before is not None and before[1] == credential.step:
             return before[0]
         self.forget(credential.key)
-        self._planned[credential.key] = (at, credential.order)
+        self._planned[credential.key] = (at, credential.step)
         heappush(self._heaps.setdefault(provider, []), (at, next(self._numbers), credential.key))
         return at
 

@@ -28,7 +28,7 @@ from sidecar.credentials.renewal import Renewals
 from sidecar.credentials.sessions import Sessions
 from sidecar.credentials.sight import REST, Kit, Reader, Trip, rest_a_while
 from sidecar.credentials.sign_ins import SignIns
-from sidecar.credentials.suspicions import Suspicions, is_rejected
+from sidecar.credentials.suspicions import Suspicions
 from sidecar.credentials.tending import Tending
 from sidecar.credentials.writer import Writer
 from sidecar.errors import STORE_FAULTS, LockHeldError, Refusal
@@ -142,7 +142,7 @@ class Broker:
     def accepted(self, credential: Credential) -> None:
         """Take note that an upstream took a credential that is `suspect`."""
         credential.suspect = False
-        self._suspicions.accept(credential.key, credential.order)
+        self._suspicions.accept(credential.key, credential.step)
 
     def peek(self, key: TokenKey, now: float) -> KeyState:
         """Return what is held for `key` in this process; never the token."""
@@ -154,7 +154,7 @@ class Broker:
         return KeyState(
             "renewing" if key in self._flights else state_of(credential, now),
             max(credential.usable_until - now, 0.0),
-            credential.order[1],
+            credential.step.generation,
         )
 
     def states(self) -> Counter[str]:
@@ -221,9 +221,9 @@ class Broker:
     def _reject(self, trip: Trip, rejected: Credential) -> None:
         """Believe the upstream, so that `rejected` is not used again, or raise `StillRejectedError`."""
         newest = self._memory.last_resort(trip.name, trip.key.fingerprint)
-        if newest is not None and not is_rejected(newest.order, rejected.order):
+        if newest is not None and not rejected.step.reaches(newest.step):
             return
-        if not self._suspicions.reject(trip.key, rejected.order, self._clock()):
+        if not self._suspicions.reject(trip.key, rejected.step, self._clock()):
             self.counts.still_rejected += 1
             raise StillRejectedError
         self._hot.pop(trip.key, None)
@@ -234,7 +234,7 @@ class Broker:
         return credential if credential is not None and self._good(credential) else None
 
     def _good(self, credential: Credential) -> bool:
-        return credential.usable(self._clock()) and not self._suspicions.rejects(credential.key, credential.order)
+        return credential.usable(self._clock()) and not self._suspicions.rejects(credential.key, credential.step)
 
     async def _await_flight(self, trip: Trip) -> Credential:
         self._repeat_refusal(trip)
@@ -251,7 +251,7 @@ class Broker:
             self._flights.start(trip.key, partial(self._fly, trip._replace(eager=True)))
 
     async def _renew_ahead(self, due: Due) -> None:
-        trip = (await self._trip(due.key))._replace(eager=True, ahead=due.order)
+        trip = (await self._trip(due.key))._replace(eager=True, ahead=due.step)
         await self._flights.join(due.key, partial(self._fly, trip))
 
     async def _fly(self, trip: Trip) -> Credential:

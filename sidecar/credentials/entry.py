@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sidecar.credentials.session_record import Chain, Order
+    from sidecar.credentials.session_record import Chain, Step
     from sidecar.model import Secret, TokenKey
 
 NEVER = float("inf")
@@ -26,7 +26,7 @@ class Credential:
     """An access token ready for the header, and when it may be used."""
 
     __slots__ = (
-        "ahead_at", "fresh_until", "key", "order", "stale_at", "suspect", "token", "true_from", "usable_until",
+        "ahead_at", "fresh_until", "key", "stale_at", "step", "suspect", "token", "true_from", "usable_until",
         "used_at",
     )  # fmt: skip
 
@@ -34,7 +34,7 @@ class Credential:
         self,
         key: TokenKey,
         token: bytes,
-        order: Order,
+        step: Step,
         *,
         true_from: float,
         stale_at: float,
@@ -43,7 +43,7 @@ class Credential:
     ) -> None:
         self.token = token  # ASCII, as it stands in the header
         self.key = key
-        self.order = order
+        self.step = step
         self.true_from = true_from
         self.stale_at = stale_at
         self.fresh_until = min(stale_at, usable_until)  # later, where a renewal failed and is not to be tried yet
@@ -53,7 +53,7 @@ class Credential:
         self.suspect = suspect  # bought for a rejection: tell `Broker.accepted` when an upstream takes it
 
     def __repr__(self) -> str:
-        return f"Credential(…, order={self.order})"
+        return f"Credential(…, {self.step})"
 
     def usable(self, now: float) -> bool:
         """Say whether the token has not expired."""
@@ -71,7 +71,7 @@ class Peak(NamedTuple):
     """
 
     provider: str
-    order: Order
+    step: Step
     refresh_token: Secret | None
     own: bool = False
     chain: Chain | None = None
@@ -102,7 +102,7 @@ class Entry:
         self.used_before = 0.0  # the last use of credentials that are no longer here
         self.enqueued_at = 0.0
         self.ends_at = NEVER
-        self.version = 0  # the highest one of the record that was read
+        self.version = 0  # the highest one of the record that was read or written
 
     @property
     def mark(self) -> Mark:
@@ -135,21 +135,24 @@ class Entry:
         """Return the newest known state of a provider's chain."""
         return next((peak for peak in self.peaks if peak.provider == provider), None)
 
-    def climb(self, peak: Peak) -> None:
-        """Take note of a chain's state that the store has."""
+    def climb(self, peak: Peak, version: int) -> None:
+        """Take note of a chain's state that the store has in this version of the record, or will have."""
         before = self.peak(peak.provider)
-        if before is None or peak.order >= before.order:
+        if before is not None and before.step.sign_in == peak.step.sign_in:
+            newer = peak.step.reaches(before.step)
+        else:
+            newer = version >= self.version
+        if newer:
             self.peaks = (*(other for other in self.peaks if other.provider != peak.provider), peak)
 
-    def read(self, version: int, born: Mapping[str, int]) -> None:
+    def read(self, version: int, sign_ins: Mapping[str, int]) -> None:
         """Take note of a version of the record, and of its sign-ins by provider.
 
-        One that the store made later than what was read before has replaced the other sign-ins, whatever the clocks
-        said of either.
+        Where it is later than what is known, it has replaced the other sign-ins.
         """
         if version > self.version:
             self.version = version
-            self.peaks = tuple(peak for peak in self.peaks if born.get(peak.provider) == peak.order[0])
+            self.peaks = tuple(peak for peak in self.peaks if sign_ins.get(peak.provider) == peak.step.sign_in)
 
     def disown(self) -> None:
         """Take note that another process may have spent the refresh tokens."""

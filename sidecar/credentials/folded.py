@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.credentials.entry import NEVER, Credential, Entry, Peak
+from sidecar.credentials.session_record import Step
 from sidecar.credentials.tight import loosen, tighten
 from sidecar.model import Secret, TokenKey
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 _HEAD = struct.Struct("<QQddddQHHHB")
 # birth, epoch, last use stored, last use, end, ahead, version, counts, id's length, flags
-_CREDENTIAL = struct.Struct("<IQQddddddIB")  # fingerprint, order, six times, token's length, flags
-_PEAK = struct.Struct("<IQQIB")  # provider, order, token's length, flags
+_CREDENTIAL = struct.Struct("<IQQddddddIB")  # fingerprint, step, six times, token's length, flags
+_PEAK = struct.Struct("<IQQIB")  # provider, step, token's length, flags
 _LAST_USED, _LAST_USED_AT = struct.Struct("<d"), 16
 _TIMES, _TIMES_AT = struct.Struct("<dddd"), 16  # of the head
 _SURE, _HOT, _SUSPECT, _OWN, _TOKEN = 1, 1, 2, 1, 2
@@ -99,12 +100,12 @@ def fold(entry: Entry, hot: Mapping[TokenKey, Credential], words: Words) -> byte
 def _credential(one: Credential, word: int, length: int, hot: bool) -> bytes:
     flags = _HOT * hot | _SUSPECT * one.suspect
     times = one.true_from, one.stale_at, one.fresh_until, one.usable_until, one.used_at, one.ahead_at
-    return _CREDENTIAL.pack(word, *one.order, *times, length, flags)
+    return _CREDENTIAL.pack(word, one.step.sign_in, one.step.generation, *times, length, flags)
 
 
 def _peak(peak: Peak, word: int, length: int) -> bytes:
     flags = _OWN * peak.own | _TOKEN * (peak.refresh_token is not None)
-    return _PEAK.pack(word, *peak.order, length, flags)
+    return _PEAK.pack(word, peak.step.sign_in, peak.step.generation, length, flags)
 
 
 def unfold(folded: bytes, words: Words, key: TokenKey | None = None) -> tuple[Entry, list[Credential]]:
@@ -130,9 +131,9 @@ def unfold(folded: bytes, words: Words, key: TokenKey | None = None) -> tuple[En
         if row[10] & _HOT:
             hot.append(credential)
         at += row[9]
-    for provider, born, generation, length, flags in tops:
+    for provider, sign_in, generation, length, flags in tops:
         token = Secret(loosen(folded[at : at + length]).decode(*_TEXT)) if flags & _TOKEN else None
-        entry.peaks += (Peak(words.word(provider), (born, generation), token, bool(flags & _OWN)),)
+        entry.peaks += (Peak(words.word(provider), Step(sign_in, generation), token, bool(flags & _OWN)),)
         at += length
     return entry, hot
 
@@ -140,11 +141,11 @@ def unfold(folded: bytes, words: Words, key: TokenKey | None = None) -> tuple[En
 def _read_credential(
     row: tuple[int, int, int, float, float, float, float, float, float, int, int], key: TokenKey, token: bytes
 ) -> Credential:
-    _, born, generation, true_from, stale_at, fresh_until, usable_until, used_at, ahead_at, _, flags = row
+    _, sign_in, generation, true_from, stale_at, fresh_until, usable_until, used_at, ahead_at, _, flags = row
     credential = Credential(
         key,
         token,
-        (born, generation),
+        Step(sign_in, generation),
         true_from=true_from,
         stale_at=stale_at,
         usable_until=usable_until,

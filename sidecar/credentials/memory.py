@@ -80,11 +80,11 @@ class Memory:
         entry = self.known(name)
         return entry if entry is not None and entry.birth == mark.birth else None
 
-    def climb(self, name: str, mark: Mark, peak: Peak) -> None:
-        """Take note of a chain's state that the store has, where the entry is still there."""
+    def climb(self, name: str, mark: Mark, peak: Peak, version: int) -> None:
+        """Take note of a chain's state that the store has in this version, where the entry is still there."""
         entry = self.marked(name, mark)
         if entry is not None:
-            entry.climb(peak)
+            entry.climb(peak, version)
 
     def held(self, name: str, fingerprint: str) -> Credential | None:
         """Return what is held for a route, where the record is not known to have changed."""
@@ -103,7 +103,7 @@ class Memory:
             return False
         fingerprint = credential.key.fingerprint
         before = entry.credential(fingerprint)
-        if before is not None and before.order == credential.order:
+        if before is not None and before.step == credential.step:
             credential.used_at = before.used_at
         if entry.sure:
             entry.put_aside(before)
@@ -119,7 +119,7 @@ class Memory:
     def keep_only(self, entry: Entry, sign_ins: frozenset[int]) -> None:
         """Use nothing of other sign-ins any more, not even as a last resort: whoever they were of."""
         for credential in entry.credentials:
-            if credential.order[0] not in sign_ins:
+            if credential.step.sign_in not in sign_ins:
                 self._chill(credential)
                 self.folded(credential)
                 entry.put_aside(credential)
@@ -128,7 +128,7 @@ class Memory:
         """Take note of a use, also where the session was folded since the credential was at hand."""
         credential.used_at = now
         held = self.hot.get(credential.key) or self.wake(credential.key)
-        if held is not None and held.order == credential.order:
+        if held is not None and held.step == credential.step:
             held.used_at = now
 
     def forget_peak(self, name: str, provider: str) -> None:

@@ -41,10 +41,9 @@ _log = logging.getLogger(__name__)
 
 
 class Unstored(NamedTuple):
-    """A chain that the store does not have yet, and the one that it replaces there."""
+    """A chain that the store does not have yet."""
 
     trip: Trip
-    base: Chain
     chain: Chain
 
 
@@ -86,13 +85,9 @@ class Outages:
 
     def keep(self, trip: Trip, sight: Sight, chain: Chain) -> None:
         """Use a chain from now on that only this process knows, and store it as soon as the store is back."""
-        place = (trip.name, trip.provider)
-        before = self.unstored.get(place)
-        base = before.base if before else sight.chain
-        if base is not None:
-            self.unstored[place] = Unstored(trip, base, chain)
-        peak = Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=chain)
-        self._kit.memory.climb(trip.name, sight.mark, peak)
+        self.unstored[trip.name, trip.provider] = Unstored(trip, chain)
+        peak = Peak(trip.provider, chain.step, chain.refresh_token, own=True, chain=chain)
+        self._kit.memory.climb(trip.name, sight.mark, peak, sight.loaded.version or 0)
         _log.warning("renewed_without_store", extra={"record": trip.name[:20], "provider": trip.provider})
 
     async def watch(self) -> None:
@@ -138,10 +133,9 @@ class Outages:
             if theirs is None:
                 await self._discard(kept)
                 return
-            if theirs.order == kept.chain.order and theirs.refresh_token == kept.chain.refresh_token:
+            if theirs.step == kept.chain.step and theirs.refresh_token == kept.chain.refresh_token:
                 return  # it had been written, and the answer was lost
-            newer = theirs.order > kept.base.order and theirs.order >= kept.chain.order
-            if newer or theirs.born != kept.base.born:
+            if not kept.chain.step.passes(theirs.step):
                 self._kit.counts.lost_races += 1
                 self._kit.memory.forget_peak(trip.name, trip.provider)
                 return

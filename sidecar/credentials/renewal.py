@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sidecar.credentials.hurry import Hurry
 from sidecar.credentials.lifecycle import Plan, Verdict, dead_at, settle
 from sidecar.credentials.session_record import Chain, SessionRecord, renewed, rotated, serves
-from sidecar.credentials.sight import REST, Kit, Reader, Sight, Trip, live_chain, replaced
+from sidecar.credentials.sight import REST, Kit, Reader, Sight, Trip, live_chain, overtaken
 from sidecar.errors import STORE_FAULTS, Refusal, StoreUnavailableError
 from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome, Unavailable
 
@@ -239,7 +239,7 @@ class Renewals:
         chain = live_chain(trip, loaded, self._kit.clock())
         if loaded.record is None or chain is None:
             raise self._nobody(trip, loaded)
-        if sight.chain is None or chain.order > sight.chain.order or replaced(trip, sight, chain):
+        if overtaken(trip, sight, chain):
             self._kit.counts.lost_races += 1
         elif await self._erase(trip, loaded, loaded.record.without(trip.provider)):
             self._kit.memory.forget_peak(trip.name, trip.provider)

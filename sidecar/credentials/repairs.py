@@ -155,7 +155,7 @@ class Repairs:
         for attempt in range(ATTEMPTS):
             over = await records.load(trip.name)
             theirs = live_chain(trip, over, now)
-            if over.record is None or theirs is None or theirs.born != chain.born or theirs.order >= chain.order:
+            if over.record is None or theirs is None or not chain.step.passes(theirs.step):
                 return
             if others and theirs.generation > FIRST:  # renewed by another since, which may have spent ours
                 return
@@ -199,7 +199,7 @@ class Repairs:
 
 
 def _sign_ins(record: SessionRecord | None) -> frozenset[int]:
-    return frozenset(chain.born for chain in record.chains.values()) if record else frozenset()
+    return frozenset(record.sign_ins.values()) if record else frozenset()
 
 
 def _tidy(kept: dict[str, T], now: float) -> None:

@@ -47,6 +47,7 @@ def _chain(chain: Chain) -> dict[str, Any]:
     return {
         "home": chain.home,
         "born": chain.born,
+        "sign_in": chain.sign_in,
         "generation": chain.generation,
         "refresh_token": chain.refresh_token.reveal() if chain.refresh_token is not None else None,
         "tokens": [_bought(bought) for bought in chain.tokens],
@@ -88,11 +89,14 @@ def _record(data: object) -> SessionRecord:
 
 
 def _read_chain(data: object) -> Chain:
-    members = _members(data, "home born generation refresh_token tokens", identity=None, id_token=None)
+    if isinstance(data, dict):  # records of earlier versions told sign-ins apart by their times
+        data = {"sign_in": data.get("born"), **data}
+    members = _members(data, "home born sign_in generation refresh_token tokens", identity=None, id_token=None)
     identity = members["identity"]
     return Chain(
         _text(members["home"]),
         _count(members["born"]),
+        _count(members["sign_in"]),
         _count(members["generation"]),
         _optional_secret(members["refresh_token"]),
         tuple(_read_bought(bought) for bought in _list(members["tokens"])),

@@ -7,6 +7,7 @@ the same form, as a record with one chain. RFC 6749 sections 3.3, 5.1 and 6, RFC
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,26 @@ MOST_TOKENS = 16
 _PROTOCOL_SCOPES = frozenset({"openid", "offline_access"})  # ask for an ID token, a refresh token: no access
 
 Params = tuple[tuple[str, str], ...]
-Order = tuple[int, int]
-"""(born, generation): tells two states of a provider's chain in time, across instances and sign-ins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One state of a chain: the `generation`th since the sign-in of this number.
+
+    Two steps of one sign-in have an order. Which of two sign-ins came later they cannot tell (clocks lie): only
+    the store knows, by the version of the record. So there is no `<`.
+    """
+
+    sign_in: int
+    generation: int
+
+    def reaches(self, other: Step) -> bool:
+        """Say whether this is the other step, or a later one of the same sign-in."""
+        return self.sign_in == other.sign_in and self.generation >= other.generation
+
+    def passes(self, other: Step) -> bool:
+        """Say whether this is a later step of the same sign-in."""
+        return self.sign_in == other.sign_in and self.generation > other.generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +73,12 @@ class Chain:
     """The refresh token of one sign-in and its access tokens.
 
     `home` is the issuer and client that they belong to: a chain is never used with another. `born` is the sign-in's
-    time in milliseconds, unique in the session. `generation` grows with each change of the chain.
+    time in milliseconds, `sign_in` a number that no other has. `generation` grows with each change of the chain.
     """
 
     home: str
     born: int
+    sign_in: int
     generation: int = 1
     refresh_token: Secret | None = None
     tokens: tuple[Bought, ...] = ()
@@ -66,15 +86,19 @@ class Chain:
     id_token: Secret | None = None  # the newest one of that sign-in
 
     @property
-    def order(self) -> Order:
-        """Return the chain's place in time."""
-        return self.born, self.generation
+    def step(self) -> Step:
+        """Return where the chain is."""
+        return Step(self.sign_in, self.generation)
 
-    def find(self, spec: TokenSpec, rejected: Order | None) -> Bought | None:
-        """Return the best stored token for `spec`: not older than what was rejected, then the longest-lived."""
+    def step_of(self, bought: Bought) -> Step:
+        """Return where the chain was when it got one of its tokens."""
+        return Step(self.sign_in, bought.generation)
+
+    def find(self, spec: TokenSpec, rejected: Step | None) -> Bought | None:
+        """Return the best stored token for `spec`: not what was rejected or older, then the longest-lived."""
 
         def merit(bought: Bought) -> tuple[bool, float]:
-            return rejected is None or (self.born, bought.generation) > rejected, bought.token.expires_at
+            return rejected is None or not rejected.reaches(self.step_of(bought)), bought.token.expires_at
 
         return max((bought for bought in self.tokens if serves(bought, spec)), key=merit, default=None)
 
@@ -92,6 +116,11 @@ class SessionRecord:
     chains: Mapping[str, Chain] = field(default_factory=dict)
     idle: float = IDLE_LIFE
     absolute: float = ABSOLUTE_LIFE
+
+    @property
+    def sign_ins(self) -> dict[str, int]:
+        """Return the number of the sign-in that each provider's chain is of."""
+        return {provider: chain.sign_in for provider, chain in self.chains.items()}
 
     @property
     def ends_at(self) -> float:
@@ -140,9 +169,15 @@ def serves(bought: Bought, spec: TokenSpec) -> bool:
     return agrees and covers and (bool(wanted) or not bought.fingerprint)
 
 
+def new_sign_in() -> int:
+    """Return a number for a sign-in: random, within 63 bits."""
+    return secrets.randbits(63) or 1
+
+
 def signed_in(
     chain_home: str,
     born: int,
+    sign_in: int,
     granted: Granted,
     audience: str = "",
     resources: tuple[str, ...] = (),
@@ -155,7 +190,7 @@ def signed_in(
     """
     bought = Bought(granted.token, 1, audience=audience, resources=resources, params=params)
     id_token = granted.id_token if identity else None
-    return Chain(chain_home, born, 1, granted.refresh_token, (bought,), identity, id_token)
+    return Chain(chain_home, born, sign_in, 1, granted.refresh_token, (bought,), identity, id_token)
 
 
 def renewed(chain: Chain, spec: TokenSpec, granted: Granted, now: float) -> Chain:

@@ -14,7 +14,15 @@ from sidecar.callers import session_id as session_ids
 from sidecar.credentials import handed_over
 from sidecar.credentials.entry import Peak
 from sidecar.credentials.records import SESSIONS, Loaded, Records, version_over
-from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, Params, SessionRecord, signed_in
+from sidecar.credentials.session_record import (
+    ABSOLUTE_LIFE,
+    IDLE_LIFE,
+    Chain,
+    Params,
+    SessionRecord,
+    new_sign_in,
+    signed_in,
+)
 from sidecar.errors import STORE_FAULTS, Refusal
 
 if TYPE_CHECKING:
@@ -88,16 +96,16 @@ class Sessions:
         home = self._home(provider)
         granted = handed_over.judged(response, self._clock())
         audience, resources = handed_over.audience(response), handed_over.resources(response)
-        name = await self.name(session_id)
+        name, sign_in = await self.name(session_id), new_sign_in()
 
         def join(record: SessionRecord | None, now: float) -> SessionRecord:
             alive = record if record and now < record.ends_at else SessionRecord(now, now)
             before = alive.chains.get(provider)
             if before and before.identity:  # the subject was that identity's: whose the new tokens are is not known
                 alive = replace(alive, subject=None)
-            born = max(int(now * 1000), before.born + 1 if before else 1)
             alive = replace(alive, idle=self.life.idle, absolute=self.life.absolute)
-            return alive.with_chain(provider, signed_in(home, born, granted, audience, resources), now)
+            chain = signed_in(home, int(now * 1000), sign_in, granted, audience, resources)
+            return alive.with_chain(provider, chain, now)
 
         record = await self._replace(name, provider, join)
         return _info(name, record, self._clock())
@@ -113,8 +121,10 @@ class Sessions:
         if not home.endswith(f"@{identity.issuer}"):  # a reload gave the name to another meanwhile: not its tokens
             raise Refusal("login_required", "The provider is another by now.")
 
+        sign_in = new_sign_in()
+
         def join(_record: SessionRecord | None, now: float) -> SessionRecord:
-            chain = signed_in(home, int(now * 1000), granted, identity=identity, params=params)
+            chain = signed_in(home, int(now * 1000), sign_in, granted, identity=identity, params=params)
             return SessionRecord(now, now, identity.subject, {provider: chain}, *self.life)
 
         await self._replace(name, provider, join)
@@ -190,13 +200,18 @@ class Sessions:
         raise Refusal("store_unavailable", retry_after=1)
 
     def _own(self, name: str, provider: str, record: SessionRecord, version: int) -> None:
-        """Use nothing older of the session; where the store may be done without, know what it is done with."""
+        """Use nothing older of the session, also where the store goes back to it.
+
+        Where the store may be done without, know what that is done with.
+        """
         self._memory.drop(name)
-        if self._local:
-            entry, chain = self._memory.entry(name, self._clock()), record.chains[provider]
+        entry = self._memory.entry(name, self._clock()) if self._local else self._memory.known(name)
+        if entry is not None:
+            chain = record.chains[provider]
             entry.last_used, entry.ends_at = record.last_used, record.ends_at
-            entry.read(version, {other: one.born for other, one in record.chains.items()})
-            entry.climb(Peak(provider, chain.order, chain.refresh_token, own=True, chain=chain))
+            entry.read(version, record.sign_ins)
+            whole = chain if self._local else None
+            entry.climb(Peak(provider, chain.step, chain.refresh_token, own=True, chain=whole), version)
             self._memory.make_room(name)
 
     async def _show(self, name: str) -> SessionInfo | None:

@@ -17,8 +17,7 @@ from sidecar.credentials.entry import Credential, Entry, Mark, Peak
 from sidecar.credentials.lifecycle import Held, Plan, dead_at, plan, stale_at, true_from
 from sidecar.credentials.orphans import Orphans
 from sidecar.credentials.records import Loaded, Records
-from sidecar.credentials.session_record import Chain
-from sidecar.credentials.suspicions import is_rejected
+from sidecar.credentials.session_record import Chain, Step, new_sign_in
 from sidecar.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from sidecar.credentials.counts import Counts
     from sidecar.credentials.memory import Memory
     from sidecar.credentials.registry import Bound
-    from sidecar.credentials.session_record import Bought, Order
+    from sidecar.credentials.session_record import Bought
     from sidecar.credentials.suspicions import Suspicions
     from sidecar.model import Token, TokenKey
 
@@ -61,14 +60,14 @@ class Kit:
 class Trip(NamedTuple):
     """What a flight is for. `eager`: the token at hand is stale, so it is to be renewed though it could be used.
 
-    `ahead`: so is one that is not stale yet, up to this place in time.
+    `ahead`: so is one that is not stale yet, up to this step.
     """
 
     key: TokenKey
     bound: Bound
     name: str  # of the record
     eager: bool = False
-    ahead: Order | None = None
+    ahead: Step | None = None
 
     @property
     def provider(self) -> str:
@@ -123,13 +122,13 @@ class Reader:
         )  # forgotten meanwhile: nothing will be kept
         chain = live_chain(trip, loaded, self._kit.clock())
         if loaded.record is not None and loaded.version is not None:
-            born = {provider: one.born for provider, one in loaded.record.chains.items()}
+            sign_ins = loaded.record.sign_ins
             if trip.bound.for_user and loaded.version >= entry.version:
-                self._kit.memory.keep_only(entry, frozenset(born.values()))
-            entry.read(loaded.version, born)
+                self._kit.memory.keep_only(entry, frozenset(sign_ins.values()))
+            entry.read(loaded.version, sign_ins)
         if loaded.record is not None and chain is not None:
             chain = self._newest(trip, entry, loaded, chain, known)
-            self._climb(trip, entry, chain)
+            self._climb(trip, entry, chain, loaded.version or 0)
             if trip.bound.for_user:
                 entry.last_used, entry.ends_at = loaded.record.last_used, loaded.record.ends_at
         return self._judge(trip, mark, entry.ends_at, loaded, chain)
@@ -140,12 +139,12 @@ class Reader:
         `rest`: the seconds for which no renewal is to be tried.
         """
         chain, bought = sight.chain, sight.bought
-        if chain is None or bought is None or self._kit.suspicions.rejects(trip.key, (chain.born, bought.generation)):
+        if chain is None or bought is None or self._kit.suspicions.rejects(trip.key, chain.step_of(bought)):
             return None
         credential = Credential(
             trip.key,
             bought.token.value.reveal().encode("ascii"),
-            (chain.born, bought.generation),
+            chain.step_of(bought),
             true_from=true_from(bought.token),
             stale_at=stale_at(bought.token, sight.held.jitter),
             usable_until=min(dead_at(bought.token), sight.ends_at),
@@ -171,21 +170,23 @@ class Reader:
         return self._judge(trip, entry.mark, entry.ends_at, Loaded(), peak.chain)
 
     def begin(self, trip: Trip, now: float) -> Chain:
-        """Return the chain of a token that is bought where none was read: in time after all that is known.
+        """Return the chain of a token that is bought where none was read: it goes on from all that is known.
 
-        In the line of what was rejected, so that one rejection after another is not believed for ever.
+        Where a token was rejected, from that one, so that one rejection after another is not believed for ever.
         """
         entry = self._kit.memory.known(trip.name)
-        peak, rejected = entry.peak(trip.provider) if entry else None, self._kit.suspicions.rejected(trip.key)
-        known = [order for order in (peak.order if peak else None, rejected) if order is not None]
-        born, generation = max(known, default=(max(int(now * 1000), 1), 1))
-        return Chain(trip.bound.home, born, generation)
+        peak, step = entry.peak(trip.provider) if entry else None, self._kit.suspicions.rejected(trip.key)
+        if peak is not None and (step is None or peak.step.passes(step)):
+            step = peak.step
+        if step is None:
+            step = Step(new_sign_in(), 1)
+        return Chain(trip.bound.home, max(int(now * 1000), 1), step.sign_in, step.generation)
 
-    def _climb(self, trip: Trip, entry: Entry, chain: Chain) -> None:
+    def _climb(self, trip: Trip, entry: Entry, chain: Chain, version: int) -> None:
         before = entry.peak(trip.provider)
-        own = before is not None and before.own and before.order == chain.order
+        own = before is not None and before.own and before.step == chain.step
         whole = chain if self._kit.local and trip.bound.for_user else None
-        entry.climb(Peak(trip.provider, chain.order, chain.refresh_token, own, whole))
+        entry.climb(Peak(trip.provider, chain.step, chain.refresh_token, own, whole), version)
 
     async def _load(self, trip: Trip) -> Loaded:
         if trip.bound.for_user:
@@ -203,18 +204,18 @@ class Reader:
         peak = entry.peak(trip.provider)
         if peak is None or not _behind(chain, loaded, peak, entry):
             return chain
-        if trip.bound.for_user and known is not None and known.order == peak.order:
+        if trip.bound.for_user and known is not None and known.step == peak.step:
             self._kit.counts.generation_regressions += 1
             _log.error("store_went_back", extra={"record": trip.name[:20]})
         if peak.chain is not None:
             return peak.chain
-        born, generation = peak.order
-        return replace(chain, born=born, generation=generation, refresh_token=peak.refresh_token, tokens=())
+        sign_in, generation = peak.step.sign_in, peak.step.generation
+        return replace(chain, sign_in=sign_in, generation=generation, refresh_token=peak.refresh_token, tokens=())
 
     def _judge(self, trip: Trip, mark: Mark, ends_at: float, loaded: Loaded, chain: Chain | None) -> Sight:
         until = self._kit.suspicions.rejected(trip.key)
         bought = chain.find(trip.bound.spec, until) if chain else None
-        rejected = bool(chain and bought and until and is_rejected((chain.born, bought.generation), until))
+        rejected = bool(chain and bought and until and until.reaches(chain.step_of(bought)))
         refresh_token = chain.refresh_token if chain and trip.bound.for_user else None
         held = Held(bought.token if bought else None, refresh_token, self._kit.jitter())
         planned = plan(held, self._kit.clock(), trip.bound.grant.MINTS, rejected)
@@ -225,17 +226,14 @@ class Reader:
 
 def _due(trip: Trip, chain: Chain | None, bought: Bought | None) -> bool:
     """Say whether the token is one that is to be renewed ahead of its time."""
-    return bool(chain and bought and trip.ahead and (chain.born, bought.generation) <= trip.ahead)
+    return bool(chain and bought and trip.ahead and trip.ahead.reaches(chain.step_of(bought)))
 
 
 def _behind(chain: Chain, loaded: Loaded, peak: Peak, entry: Entry) -> bool:
-    """Say whether a chain that was read is older than a known state; that of another sign-in, by the record's version.
-
-    Clocks may tell sign-ins the other way.
-    """
-    if chain.born != peak.order[0] and (loaded.version or 0) < entry.version:
-        return True
-    return peak.order > chain.order
+    """Say whether a chain that was read is older than a known state; of another sign-in, the record's version says."""
+    if chain.sign_in != peak.step.sign_in:
+        return (loaded.version or 0) < entry.version
+    return peak.step.passes(chain.step)
 
 
 def live_chain(trip: Trip, loaded: Loaded, now: float) -> Chain | None:
@@ -243,10 +241,12 @@ def live_chain(trip: Trip, loaded: Loaded, now: float) -> Chain | None:
     return loaded.record.chain(trip.provider, trip.bound.home, now) if loaded.record else None
 
 
-def replaced(trip: Trip, sight: Sight, theirs: Chain) -> bool:
-    """Say whether the store's chain is of a sign-in since what was read; their clocks may tell them the other way."""
+def overtaken(trip: Trip, sight: Sight, theirs: Chain) -> bool:
+    """Say whether the chain that the store has now came after what was read: it went on, or is of another sign-in."""
+    if sight.chain is None or theirs.sign_in == sight.chain.sign_in:
+        return sight.chain is None or theirs.step.passes(sight.chain.step)
     read = sight.loaded.record.chains.get(trip.provider) if sight.loaded.record else None
-    return all(known is None or known.born != theirs.born for known in (sight.chain, read))
+    return read is None or theirs.sign_in != read.sign_in  # else the store had gone back, and we know better
 
 
 def rest_a_while(credential: Credential, now: float, seconds: float = REST) -> None:

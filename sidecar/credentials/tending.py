@@ -94,7 +94,7 @@ class Tending:
 
     def _begin(self, provider: str, due: Due, now: float) -> None:
         held = self._kit.memory.hot.get(due.key)
-        if held is None or held.order != due.order or not held.used_at or not held.usable(now):
+        if held is None or held.step != due.step or not held.used_at or not held.usable(now):
             return
         self._ahead.begun(provider)
         task = asyncio.get_running_loop().create_task(self._tend(due))
@@ -114,7 +114,7 @@ class Tending:
         if task.cancelled():
             return
         now = self._kit.clock()
-        if held is not None and held.order == due.order and held.usable(now):
+        if held is not None and held.step == due.step and held.usable(now):
             self._plan(provider, held, now + AGAIN * self._kit.jitter())
         self.tick(now)
 

@@ -14,9 +14,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sidecar.credentials.entry import Peak
+from sidecar.credentials.records import version_over
 from sidecar.credentials.repairs import Repairs
 from sidecar.credentials.session_record import Chain, SessionRecord
-from sidecar.credentials.sight import APP_PATIENCE, Kit, Sight, Trip, live_chain, replaced
+from sidecar.credentials.sight import APP_PATIENCE, Kit, Sight, Trip, live_chain, overtaken
 from sidecar.errors import STORE_FAULTS, Refusal, StoreBrokenError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -75,10 +76,11 @@ class Writer:
             now = self._kit.clock()
             record = over.record or SessionRecord(now, now)
             record = record.with_chain(trip.provider, chain, self._used_at(trip, now))
-            if await self._kit.records.save(trip.name, record, over, now, attempt):
+            version = version_over(over.version, now, attempt)
+            if await self._kit.records.save(trip.name, record, over, now, version=version):
                 whole = chain if self._kit.local else None
-                peak = Peak(trip.provider, chain.order, chain.refresh_token, own=True, chain=whole)
-                self._kit.memory.climb(trip.name, sight.mark, peak)
+                peak = Peak(trip.provider, chain.step, chain.refresh_token, own=True, chain=whole)
+                self._kit.memory.climb(trip.name, sight.mark, peak, version)
                 if trip.bound.for_user:
                     self.repairs.stored(trip, chain)
                 return True
@@ -101,8 +103,7 @@ class Writer:
         if over.record is None and over.version is not None:  # by a key that others have already: ours is not lost yet
             raise StoreBrokenError("the record was written with another key")
         theirs = live_chain(trip, over, self._kit.clock())
-        newer = theirs is None or sight.chain is None or theirs.order > sight.chain.order
-        if theirs is not None and not newer and not replaced(trip, sight, theirs):
+        if theirs is not None and not overtaken(trip, sight, theirs):
             return False
         self._kit.counts.discarded += 1
         if theirs is not None:

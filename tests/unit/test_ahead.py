@@ -13,6 +13,7 @@ import pytest
 from sidecar.credentials.ahead import AGAIN, AT_ONCE, MOST_STALE, Ahead
 from sidecar.credentials.lifecycle import ahead_at, stale_at
 from sidecar.credentials.memory import Credential
+from sidecar.credentials.session_record import Step
 from sidecar.model import GrantRefused, Secret, Token, Unavailable
 from tests.support.credentials import APP, USER, Bench, keyed
 from tests.unit.test_broker_races import Pair
@@ -149,7 +150,7 @@ def test_place_of_one_that_has_ended_is_for_one_more() -> None:
     ahead, credentials = (
         Ahead(),
         [
-            Credential(keyed(USER, f"u{at}"), b"t", (1, at), true_from=0, stale_at=9, usable_until=9)
+            Credential(keyed(USER, f"u{at}"), b"t", Step(1, at), true_from=0, stale_at=9, usable_until=9)
             for at in range(AT_ONCE + 4)
         ],
     )

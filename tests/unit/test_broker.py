@@ -374,7 +374,7 @@ async def test_new_sign_in_is_not_suspected_for_the_old(bench: Bench) -> None:
     await bench.sign_in("alice")
     signed_in = await bench.broker.obtain(KEY)
     assert signed_in.token.startswith(b"access.alice.sign-in.")
-    assert signed_in.order > renewed.order
+    assert signed_in.step.sign_in != renewed.step.sign_in
     assert (await bench.broker.obtain(KEY, rejected=signed_in)).token.startswith(b"access.alice.read.")
 
 

@@ -13,6 +13,7 @@ import pytest
 from sidecar.credentials import awake, memory
 from sidecar.credentials.entry import Credential, Entry, Peak
 from sidecar.credentials.folded import Words, fold, unfold
+from sidecar.credentials.session_record import Step
 from sidecar.credentials.sessions import TOUCH_EVERY
 from sidecar.credentials.tending import ROUND
 from sidecar.credentials.tight import loosen, tighten
@@ -81,11 +82,11 @@ def test_folded_entry_comes_back_as_it_was() -> None:
     keys = [TokenKey(fingerprint, "session-id") for fingerprint in ("one", "two")]
     for number, key in enumerate(keys):
         one = Credential(
-            key, b"tok.%d" % number, (5, number), true_from=1.0, stale_at=2.0, usable_until=3.0, suspect=True
+            key, b"tok.%d" % number, Step(5, number), true_from=1.0, stale_at=2.0, usable_until=3.0, suspect=True
         )
         one.used_at, one.ahead_at, one.fresh_until = number * 4.0, 9.0, 2.5
         entry.credentials += (one,)
-    entry.peaks = (Peak("idp", (5, 1), Secret("refresh"), own=True), Peak("other", (6, 2), None))
+    entry.peaks = (Peak("idp", Step(5, 1), Secret("refresh"), own=True), Peak("other", Step(6, 2), None))
     words = Words()
     back, hot = unfold(fold(entry, {keys[1]: entry.credentials[1]}, words), words)
     assert [credential.key for credential in hot] == [keys[1]]
@@ -227,14 +228,12 @@ def test_session_at_rest_takes_little_more_than_its_tokens(monkeypatch: pytest.M
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(count):
-        name, order = f"session:{{{number:064x}}}", (1_800_000_000_000, 1)
+        name, step = f"session:{{{number:064x}}}", Step(number + 2**62, 1)
         entry = held.entry(name, 0.0)
-        entry.climb(Peak("idp", order, Secret("r" * 190 + f"{number:010}")))
+        entry.climb(Peak("idp", step, Secret("r" * 190 + f"{number:010}")), 1)
         token = b"eyJ." + b"t" * 690 + b"%06d" % number
         key = TokenKey(USER.fingerprint, f"{number:043}")
-        assert held.adopt(
-            name, entry.mark, Credential(key, token, order, true_from=0.0, stale_at=9e9, usable_until=9e9)
-        )
+        assert held.adopt(name, entry.mark, Credential(key, token, step, true_from=0.0, stale_at=9e9, usable_until=9e9))
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert held.sessions() == count

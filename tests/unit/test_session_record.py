@@ -17,6 +17,7 @@ from sidecar.credentials.session_record import (
     Bought,
     Chain,
     SessionRecord,
+    Step,
     home,
     renewed,
     rotated,
@@ -103,7 +104,7 @@ def test_stored_token_serves_a_route_only_where_everything_agrees(
 
 def test_chain_of_another_issuer_or_client_is_not_found() -> None:
     """A refresh token never reaches an authorization server that did not issue it, whatever the configuration says."""
-    record = SessionRecord(NOW, NOW, None, {"idp": Chain(home(SPEC), int(NOW * 1000))})
+    record = SessionRecord(NOW, NOW, None, {"idp": Chain(home(SPEC), int(NOW * 1000), 1)})
     assert record.chain("idp", home(SPEC), NOW)
     assert record.chain("idp", home(replace(SPEC, issuer="https://other.test")), NOW) is None
     assert record.chain("idp", home(replace(SPEC, client="other")), NOW) is None
@@ -117,14 +118,14 @@ def test_chain_of_another_issuer_or_client_is_not_found() -> None:
 )
 def test_idle_session_ends(at: float, alive: bool) -> None:
     """Seven days after its last use."""
-    record = SessionRecord(NOW, NOW, None, {"idp": Chain(home(SPEC), int(NOW * 1000))})
+    record = SessionRecord(NOW, NOW, None, {"idp": Chain(home(SPEC), int(NOW * 1000), 1)})
     assert (record.chain("idp", home(SPEC), at) is not None) is alive
 
 
 def test_sign_in_ends_after_its_absolute_lifetime() -> None:
     """Thirty days after the sign-in, however busy; the session ends with its last chain."""
     end = NOW + ABSOLUTE_LIFE
-    record = SessionRecord(NOW, end, None, {"idp": Chain(home(SPEC), int(NOW * 1000))})
+    record = SessionRecord(NOW, end, None, {"idp": Chain(home(SPEC), int(NOW * 1000), 1)})
     assert record.chain("idp", home(SPEC), end - 1)
     assert record.chain("idp", home(SPEC), end + 1) is None
     assert record.ends_at == end
@@ -132,23 +133,33 @@ def test_sign_in_ends_after_its_absolute_lifetime() -> None:
 
 def test_renewal_without_refresh_token_keeps_the_old() -> None:
     """[RF-09] RFC 6749 section 6."""
-    chain = signed_in(home(SPEC), 1, Granted(token(), Secret("r1")))
+    chain = signed_in(home(SPEC), 1, 1, Granted(token(), Secret("r1")))
     assert renewed(chain, SPEC, Granted(token()), NOW).refresh_token == Secret("r1")
     assert renewed(chain, SPEC, Granted(token(), Secret("r2")), NOW).refresh_token == Secret("r2")
     assert rotated(chain, Secret("r3")).refresh_token == Secret("r3")
 
 
-def test_every_change_of_a_chain_moves_it_on_in_time() -> None:
-    """A new sign-in is later than any renewal of the one before."""
-    first = signed_in(home(SPEC), 5, Granted(token(), Secret("r1")))
+def test_every_change_of_a_chain_is_a_step_past_the_one_before() -> None:
+    """A renewal, and a response that brought a refresh token alone."""
+    first = signed_in(home(SPEC), 1, 5, Granted(token(), Secret("r1")))
     second = renewed(first, SPEC, Granted(token()), NOW)
-    orders = [first.order, second.order, rotated(second, Secret("r")).order, signed_in("", 6, Granted(token())).order]
-    assert orders == sorted(set(orders))
+    steps = [first.step, second.step, rotated(second, Secret("r")).step]
+    for number, step in enumerate(steps):
+        assert [step.passes(other) for other in steps] == [other < number for other in range(3)]
+        assert [step.reaches(other) for other in steps] == [other <= number for other in range(3)]
+
+
+def test_steps_of_two_sign_ins_have_no_order() -> None:
+    """What is known of one says nothing of the other, and nobody can compare them by mistake."""
+    one, other = Step(1, 9), Step(2, 1)
+    assert [one.passes(other), one.reaches(other), other.passes(one), other.reaches(one)] == 4 * [False]
+    with pytest.raises(TypeError):
+        _ = one < other  # type: ignore[operator]
 
 
 def test_chain_keeps_a_bounded_number_of_unexpired_tokens() -> None:
     """The newest of each spec; expired ones go."""
-    chain = signed_in(home(SPEC), 1, Granted(token(life=10), Secret("r")))
+    chain = signed_in(home(SPEC), 1, 1, Granted(token(life=10), Secret("r")))
     for number in range(3 * MOST_TOKENS):
         chain = renewed(chain, scoped(f"s{number % (2 * MOST_TOKENS)}"), Granted(token()), NOW + 20)
     assert len(chain.tokens) == MOST_TOKENS
@@ -160,10 +171,10 @@ def test_newest_unrejected_token_is_found_before_a_longer_lived_rejected_one() -
     """[RF-13] What is older than a rejected token is not tried again."""
     old, new = bought("read", generation=1), bought("read", generation=2, fingerprint=OTHER)
     old = replace(old, token=token("read", 7200))
-    chain = Chain(home(SPEC), 7, 2, None, (old, new))
+    chain = Chain(home(SPEC), 1, 7, 2, None, (old, new))
     assert chain.find(SPEC, None) is old
-    assert chain.find(SPEC, (7, 1)) is new
-    assert chain.find(SPEC, (6, 99)) is old  # of an earlier sign-in
+    assert chain.find(SPEC, Step(7, 1)) is new
+    assert chain.find(SPEC, Step(8, 99)) is old  # of another sign-in
 
 
 texts = st.text(max_size=8)
@@ -177,6 +188,7 @@ identities = st.none() | st.builds(Identity, texts, texts, texts)
 chains = st.builds(
     Chain,
     texts,
+    counts,
     counts,
     counts,
     st.none() | secrets,
@@ -206,7 +218,7 @@ def test_foreign_bytes_are_no_record(junk: bytes) -> None:
 def full() -> SessionRecord:
     """Return a record in which every member is set."""
     identity = Identity("https://idp.test", "sub", "sid")
-    chain = Chain("home", 1, 1, Secret("refresh"), (bought("read"),), identity, Secret("i.d.token"))
+    chain = Chain("home", 1, 1, 1, Secret("refresh"), (bought("read"),), identity, Secret("i.d.token"))
     return SessionRecord(NOW, NOW, "sub", {"idp": chain})
 
 
@@ -250,7 +262,7 @@ def test_record_from_before_sign_ins_is_read() -> None:
     document = json.loads(encode(full()))
     for name in ("idle", "absolute"):
         del document[name]
-    for name in ("identity", "id_token"):
+    for name in ("identity", "id_token", "sign_in"):
         del document["chains"]["idp"][name]
     record = decode(json.dumps(document).encode())
     assert (record.idle, record.absolute) == (IDLE_LIFE, ABSOLUTE_LIFE)
@@ -262,7 +274,7 @@ def test_record_from_before_sign_ins_is_read() -> None:
 )
 def test_lifetimes_are_those_of_the_sign_in(idle: float, absolute: float, ends: float) -> None:
     """The shorter one ends the session."""
-    chain = Chain(home(SPEC), int(NOW * 1000))
+    chain = Chain(home(SPEC), int(NOW * 1000), 1)
     record = SessionRecord(NOW, NOW, None, {"idp": chain}, idle, absolute)
     assert record.ends_at == ends
     assert record.chain("idp", home(SPEC), ends - 1) == chain
@@ -273,12 +285,12 @@ def test_newer_id_token_is_kept_where_somebody_signed_in() -> None:
     """It is the hint of the sign-out; what an application hands over is not kept."""
     granted = Granted(token(), Secret("r"), Secret("first"))
     identity = Identity("https://idp.test", "alice")
-    chain = signed_in(home(SPEC), 1, granted, identity=identity)
+    chain = signed_in(home(SPEC), 1, 1, granted, identity=identity)
     assert (chain.identity, chain.id_token) == (identity, Secret("first"))
     assert renewed(chain, SPEC, Granted(token()), NOW).id_token == Secret("first")
     assert renewed(chain, SPEC, Granted(token(), None, Secret("second")), NOW).id_token == Secret("second")
     assert renewed(chain, SPEC, Granted(token()), NOW).identity == identity
-    assert signed_in(home(SPEC), 1, granted).id_token is None
+    assert signed_in(home(SPEC), 1, 1, granted).id_token is None
 
 
 def test_secrets_do_not_show_in_a_record() -> None:
