@@ -30,6 +30,8 @@ EPOCH = 1_800_000_000.0
 SHAKEN = 15.0
 """Seconds after a failover for which locks and writes count as lost perhaps."""
 MOST_STATES = 2000
+AGAIN = 0.05
+"""Seconds after which a failed operation is tried once more."""
 
 
 class Holder(NamedTuple):
@@ -128,7 +130,10 @@ class View:
         asyncio.get_running_loop().call_at(self._last_word, lambda: self._heard(key))
 
     async def get(self, key: str) -> Record | None:
-        """See `Store.get`."""
+        """See `Store.get`; after a failure once more, as Redis' driver does."""
+        with suppress(StoreUnavailableError):
+            return await self._operation(lambda: self._world.base.get(key))
+        await asyncio.sleep(AGAIN)
         return await self._operation(lambda: self._world.base.get(key))
 
     async def put(

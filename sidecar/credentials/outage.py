@@ -131,7 +131,8 @@ class Outages:
             over = await records.load(trip.name)
             theirs = live_chain(trip, over, now)
             if theirs is None:
-                await self._discard(kept)
+                self._forget(kept, gone=over.record is None)
+                await self._kit.orphans.end(trip.bound.server, kept.chain)
                 return
             if theirs.step == kept.chain.step and theirs.refresh_token == kept.chain.refresh_token:
                 return  # it had been written, and the answer was lost
@@ -145,8 +146,10 @@ class Outages:
                 return
         raise StoreUnavailableError("too many others write this record")
 
-    async def _discard(self, kept: Unstored) -> None:
-        """The session was ended meanwhile: what was obtained for it is revoked, and not used any more."""
+    def _forget(self, kept: Unstored, *, gone: bool) -> None:
+        """Use no more what was obtained for a session that was ended meanwhile. `gone`: none is in its place."""
         self._kit.counts.discarded += 1
-        self._kit.memory.bury(kept.trip.name, self._kit.clock())
-        await self._kit.orphans.end(kept.trip.bound.server, kept.chain)
+        if gone:
+            self._kit.memory.bury(kept.trip.name, self._kit.clock())
+        else:
+            self._kit.memory.forget_peak(kept.trip.name, kept.trip.provider)

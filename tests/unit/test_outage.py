@@ -193,6 +193,20 @@ async def test_session_deleted_in_the_store_meanwhile_stays_deleted(local: Local
     assert await refusal(local, local.one) == "login_required"
 
 
+async def test_sign_in_at_another_provider_meanwhile_is_served_at_once(local: Local) -> None:
+    """What was renewed of the session before it is given up; the new one is not taken for ended with it."""
+    await local.expired()
+    await local.at(local.one)
+    local.views[1].away = set()
+    local.views[1].deaf = local.views[0].deaf = True
+    await local.two.sessions.delete("alice")
+    await local.two.sessions.put("alice", "idp2", local.server.sign_in("bob"))
+    await local.back()
+    assert local.server.revoked == ["refresh.alice.1", "refresh.alice.2"]
+    assert await local.at(local.one, OTHER_IDP) == "access.bob.sign-in.3"
+    assert await refusal(local, local.one) == "login_required"
+
+
 async def test_session_ended_before_the_answer_of_a_renewal_without_the_store_stays_ended(local: Local) -> None:
     """[ID-04] The store is back by then, and shows nothing that the answer could be written over."""
     await local.expired()
