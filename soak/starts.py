@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.credentials.counts import Counts
-from sidecar.credentials.records import Records
-from sidecar.credentials.session_record import SessionRecord, new_sign_in, signed_in
+from sidecar.credentials.records import Records, new_sign_in
+from sidecar.credentials.session_record import SessionRecord, signed_in
 from sidecar.credentials.vault import Vault, generate_key
 from sidecar.model import Granted, Secret, Token
 from sidecar.stores import open_store, sqlite_file

@@ -8,6 +8,7 @@ an unknown key is reported and taken for missing (never for another user's). Rai
 from __future__ import annotations
 
 import logging
+import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.credentials.session_codec import decode, encode
@@ -43,6 +44,11 @@ def session_name(hashed: str) -> str:
 def app_name(fingerprint: str) -> str:
     """Return the record's name for an application's token."""
     return f"app:{{{fingerprint}}}"
+
+
+def new_sign_in() -> int:
+    """Return a number for a sign-in: random, so that no other has it, and within 63 bits."""
+    return secrets.randbits(63) or 1
 
 
 class Records:

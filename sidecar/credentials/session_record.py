@@ -7,7 +7,6 @@ the same form, as a record with one chain. RFC 6749 sections 3.3, 5.1 and 6, RFC
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -167,11 +166,6 @@ def serves(bought: Bought, spec: TokenSpec) -> bool:
     )
     covers = granted is None or wanted <= granted
     return agrees and covers and (bool(wanted) or not bought.fingerprint)
-
-
-def new_sign_in() -> int:
-    """Return a number for a sign-in: random, within 63 bits."""
-    return secrets.randbits(63) or 1
 
 
 def signed_in(

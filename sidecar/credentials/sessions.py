@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from sidecar.callers import session_id as session_ids
 from sidecar.credentials import handed_over
 from sidecar.credentials.entry import Peak
-from sidecar.credentials.records import SESSIONS, Loaded, Records, version_over
-from sidecar.credentials.session_record import (
-    ABSOLUTE_LIFE,
-    IDLE_LIFE,
-    Chain,
-    Params,
-    SessionRecord,
-    new_sign_in,
-    signed_in,
-)
+from sidecar.credentials.records import SESSIONS, Loaded, Records, new_sign_in, version_over
+from sidecar.credentials.session_record import ABSOLUTE_LIFE, IDLE_LIFE, Chain, Params, SessionRecord, signed_in
 from sidecar.errors import STORE_FAULTS, Refusal
 
 if TYPE_CHECKING:

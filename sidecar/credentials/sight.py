@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from sidecar.credentials.entry import Credential, Entry, Mark, Peak
 from sidecar.credentials.lifecycle import Held, Plan, dead_at, plan, stale_at, true_from
 from sidecar.credentials.orphans import Orphans
-from sidecar.credentials.records import Loaded, Records
-from sidecar.credentials.session_record import Chain, Step, new_sign_in
+from sidecar.credentials.records import Loaded, Records, new_sign_in
+from sidecar.credentials.session_record import Chain, Step
 from sidecar.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
