@@ -140,7 +140,8 @@ class Judge:
             before < end and self.now() < end + SETTLED and end - begun > (0 if self._mix.local else LEASE_LEFT)
             for begun, end in self._outages
         )
-        excuse = (self._failed_over(before) and "failover: sent twice") or (away and "outage: sent twice")
+        locked = before - LEASE_LEFT  # since when the lock may have been held, and lost, under which it was sent first
+        excuse = (self._failed_over(locked) and "failover: sent twice") or (away and "outage: sent twice")
         self._break("refresh token sent twice", user, f"of {user}, first at {before:.3f}", excuse)
 
     def requests(self, sent: int, reasons: float) -> None:

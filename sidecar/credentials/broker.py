@@ -258,11 +258,25 @@ class Broker:
         try:
             return await self._renewals.fetch(trip)
         except LockHeldError:
-            return self._fall_back(trip, Refusal("provider_unavailable", _BUSY, retry_after=1), DOUBT_REST)
+            refusal, rest = Refusal("provider_unavailable", _BUSY, retry_after=1), DOUBT_REST
         except STORE_FAULTS:
             return self._fall_back(trip, Refusal("store_unavailable", retry_after=1), DOUBT_REST)
-        except Refusal as refusal:
-            return self._fall_back(trip, refusal, REST)
+        except Refusal as raised:
+            refusal, rest = raised, REST
+        return await self._otherwise(trip, refusal, rest)
+
+    async def _otherwise(self, trip: Trip, refusal: Refusal, rest: float) -> Credential:
+        """Do without what a flight was for: where what is held came into doubt since it took off, after another look.
+
+        It may have waited long: somebody else may have signed in meanwhile, or nobody be signed in any more.
+        """
+        with suppress(*STORE_FAULTS):
+            try:
+                if self._memory.in_doubt(trip.name) and (seen := await self._renewals.look_again(trip, rest)):
+                    return seen
+            except Refusal as gone:
+                refusal = gone
+        return self._fall_back(trip, refusal, rest)
 
     def _fall_back(self, trip: Trip, refusal: Refusal, rest: float) -> Credential:
         """Return the valid token that is held although it could not be renewed; else remember and raise the refusal."""

@@ -96,6 +96,11 @@ class Memory:
         entry = self.known(name)
         return entry.credential(fingerprint) if entry else None
 
+    def in_doubt(self, name: str) -> bool:
+        """Say whether a record may have changed since what is held was read: nobody could say."""
+        entry = self.known(name)
+        return entry is not None and not entry.sure
+
     def adopt(self, name: str, mark: Mark, credential: Credential) -> bool:
         """Take a credential made from what was read at `mark`; False where that may not be used any more."""
         entry = self.marked(name, mark)

@@ -71,6 +71,11 @@ class Renewals:
                 return credential
         raise StoreUnavailableError("too many others write this record")
 
+    async def look_again(self, trip: Trip, rest: float) -> Credential | None:
+        """Return what the store has, where it may be used, for `rest` seconds without a renewal; raise as `fetch`."""
+        sight = await self._look(trip)
+        return self._reader.adopt(trip, sight, rest) if sight.answers(eager=False) else None
+
     async def _attempt(self, trip: Trip) -> Credential | None:
         """Use what the store has or renew it; without the store, where that is allowed. None: begin anew."""
         if not (self._outages.allowed and trip.bound.for_user):

@@ -234,6 +234,32 @@ async def test_who_waits_too_long_for_a_renewal_is_not_told_that_the_store_is_aw
     assert await waiting == "access.alice.read.2"
 
 
+@pytest.mark.parametrize("since", ["another user", "nobody"])
+async def test_token_in_doubt_is_not_served_for_a_renewal_that_waited_in_vain(
+    pair: Pair, since: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[ID-03] Not without another look at the record, which may be of another sign-in by then, or gone."""
+    monkeypatch.setattr(records, "LOCK_WAIT", 0.05)
+    await pair.sign_in("alice", expires_in=100)
+    await pair.at(pair.two)
+    pair.clock.now += 80
+    first = await in_flight(pair, pair.one)
+    assert await pair.at(pair.two) == "access.alice.sign-in.1"  # stale: a renewal waits for the lock
+    await pair.idle()
+    pair.views[1].deaf = True
+    if since == "nobody":
+        await pair.base.delete(await pair.one._records.name("alice"))
+    else:
+        await pair.one.sessions.put("alice", "idp", pair.server.sign_in("bob"))
+    pair.views[1].heard("")
+    if since == "nobody":
+        assert (await refused(pair.at(pair.two))).name == "login_required"
+    else:
+        assert await pair.at(pair.two) == "access.bob.sign-in.2"
+    pair.server.gate.set()
+    await asyncio.wait([first])
+
+
 async def test_sign_out_on_one_instance_ends_the_session_on_the_other(pair: Pair) -> None:
     """[ID-05] As soon as it hears of it."""
     refresh_token = await pair.sign_in("alice")
