@@ -70,7 +70,7 @@ class Shared:
     def pause(self) -> float:
         """Return how long a message to or from the store takes."""
         chance = self.rng.random()
-        if chance < 0.0017 and self.mix.slow:
+        if chance < 0.0017 and self.mix.slow and not self.calm:
             return 3.0
         return 0.2 if chance < 0.035 else self.rng.choice([0, 0, 0.001, 0.01])
 
