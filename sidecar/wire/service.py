@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 512
 LINGER = 2.0  # seconds to let a client read our answer while it still sends, and at the end for what is under way
+LAST_WORD = 0.05
+"""Seconds at the end for what was accepted a moment ago to be read: closed unread, it would be a reset."""
 _LIMITS = Limits(headers=32 * KIB, target=8 * KIB)
 _SPEAKING = frozenset([b"transfer-encoding", b"connection"])
 _END = b"\r\n\r\n"
@@ -74,14 +76,15 @@ async def serving(office: Office, where: Address | socket.socket) -> AsyncIterat
     Raises OSError where the address is taken or not ours.
     """
     connections: set[Connection] = set()
-    async with accepting(lambda: Connection(office, connections), where) as address:
-        try:
+    try:
+        async with accepting(lambda: Connection(office, connections), where) as address:
             yield address
-        finally:
-            await _drained(connections)
+    finally:
+        await _drained(connections)
 
 
 async def _drained(connections: set[Connection]) -> None:
+    await asyncio.sleep(LAST_WORD)
     for connection in list(connections):
         connection.drain()
     tasks = [connection.task for connection in connections if connection.task]

@@ -16,8 +16,12 @@ from sidecar.stores.leases import Leases
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fuzz.fleet_judge import Violation
+
 TWICE, ANOTHER, ENDED = "refresh token sent twice", "another user's credential", "ended session served"
 SHORT = Mix(seconds=150.0)
+DEAF = Mix(seconds=150.0, life=40.0, provider=0.5, late=1.0)
+EPISODES = 12
 
 
 def test_fleet_keeps_every_promise_and_a_seed_its_history(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,19 +40,23 @@ def everybody_alone(hold: Callable[..., Any], leases: Leases, name: str, lease: 
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "broken", "mix", "seed", "rules"),
+    ("owner", "name", "broken", "mix", "rules"),
     [
-        pytest.param(Leases, "hold", everybody_alone, Mix(seconds=60.0), 1, {TWICE}, id="no lock"),
-        pytest.param(Memory, "disown", None, SHORT, 1, {ANOTHER, ENDED}, id="no word of changes"),
-        pytest.param(Memory, "keep_only", None, Mix(seconds=80.0), 3, {ANOTHER}, id="a former user's last resort"),
+        pytest.param(Leases, "hold", everybody_alone, Mix(seconds=60.0), {TWICE}, id="no lock"),
+        pytest.param(Memory, "disown", None, SHORT, {ANOTHER, ENDED}, id="no word of changes"),
+        pytest.param(Memory, "keep_only", None, DEAF, {ANOTHER}, id="a former user's last resort"),
     ],
 )
 def test_fleet_that_is_broken_breaks_rules_by_name(
-    owner: type, name: str, broken: Any, mix: Mix, seed: int, rules: set[str], monkeypatch: pytest.MonkeyPatch
+    owner: type, name: str, broken: Any, mix: Mix, rules: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without locks, without word of changes or with a former user's last resort, the judge says what went wrong."""
+    """Without locks, without word of changes or with a former user's last resort, the judge soon says what is wrong."""
     whole = getattr(owner, name)
     monkeypatch.setattr(owner, name, lambda *given: broken(whole, *given) if broken else None)
-    ended = play(mix, seed)
-    assert rules <= {violation.rule for violation in ended.violations}
-    assert all(violation.story for violation in ended.violations)
+    found: list[Violation] = []
+    for seed in range(1, EPISODES + 1):
+        found += play(mix, seed).violations
+        if rules <= {violation.rule for violation in found}:
+            break
+    assert rules <= {violation.rule for violation in found}
+    assert all(violation.story for violation in found)

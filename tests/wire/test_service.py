@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -232,4 +233,17 @@ async def test_end_waits_for_what_is_under_way() -> None:
             await office.was_asked.wait()
             asyncio.get_running_loop().call_later(0.05, office.gate.set)
         assert await told(reader) == (200, b"/a|")
+        await closed(writer)
+
+
+async def test_request_that_comes_just_before_the_end_is_answered() -> None:
+    """What has arrived and was not read yet is no reason to break the connection off."""
+    async with asyncio.timeout(5):
+        async with service.serving(Echo(), Address("127.0.0.1", 0)) as address:
+            sock = socket.create_connection((address.host, address.port), timeout=5)
+            await asyncio.sleep(0.01)  # accepted
+            sock.sendall(GET)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        assert await told(reader) == (200, b"/a|")
+        assert await reader.read() == b""
         await closed(writer)
