@@ -10,15 +10,17 @@ session's own record says whose it is. Neither subject nor `sid` can be read fro
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from sidecar.credentials.sessions import ATTEMPTS, asked
 from sidecar.errors import Refusal
+from sidecar.stores.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from sidecar.credentials.records import Records
     from sidecar.credentials.session_record import Chain, Params, SessionRecord
@@ -30,6 +32,11 @@ MOST_LISTED = 500
 
 ON_THE_WAY = 600.0
 """Seconds for which a logout is remembered: no sign-in takes longer from its token request to its session."""
+
+RIVALS = 60
+"""Times that a list is read again because another instance has changed it: each time one of them is done."""
+TURN = 10.0
+"""Seconds that a change of a list waits for the others of this process."""
 
 _SOME = "\0"
 """Stands for whatever `sid` a logout named beside a subject: it concerns sign-ins that named none."""
@@ -58,6 +65,7 @@ class SignIns:
         self._sessions = sessions
         self._records = records
         self._clock = clock
+        self._turns = Turns()
 
     async def open(
         self, session_id: str, provider: str, granted: Granted, identity: Identity, params: Params | None = None
@@ -98,9 +106,10 @@ class SignIns:
         await self._mark(issuer, subject, sid)  # before the lists are read: who is not on them yet will look for it
         listed = {name for place in places for name in await self._listed(place)}
         gone = {name for name in listed if await self._concerned(name, issuer, subject, sid)}
+        ended = await self._erase(gone)  # first: where the store fails now, the issuer's next try finds them listed
         for place in places if gone else ():
             await self._change(place, lambda old: {name: until for name, until in old.items() if name not in gone})
-        return sum(await asyncio.gather(*(self._sessions.erase(name, wait=False) for name in gone)))
+        return len(ended) + len(await self._erase(gone - ended))  # stored meanwhile, by sign-ins that saw the old list
 
     async def succeeded(self, chain: Chain) -> bool:
         """Say whether whom a chain was of has a session by a later sign-in."""
@@ -113,6 +122,11 @@ class SignIns:
                 return True
         return False
 
+    async def happened(self, kind: str, text: str) -> bool:
+        """Say whether `once` has taken note of something."""
+        name = await asked(self._records.found_by("once", kind, text))
+        return (await asked(self._records.read(name)))[1] is not None
+
     async def once(self, kind: str, text: str, until: float) -> bool:
         """Take note of something that may happen once before `until`; False where it had happened."""
         name = await asked(self._records.found_by("once", kind, text))
@@ -123,12 +137,13 @@ class SignIns:
                 return False
         return False
 
-    async def again(self, kind: str, text: str) -> None:
-        """Let what `once` took note of happen once more."""
-        name = await asked(self._records.found_by("once", kind, text))
-        await asked(self._records.delete(name))
-
     # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _erase(self, names: Iterable[str]) -> set[str]:
+        """Delete sessions at once; return which of them there were."""
+        order = list(names)
+        deleted = await asyncio.gather(*(self._sessions.erase(name, wait=False) for name in order))
+        return {name for name, was_there in zip(order, deleted, strict=True) if was_there}
 
     async def _of_subject(self, issuer: str, subject: str) -> str:
         return await asked(self._records.found_by("by-sub", issuer, subject))
@@ -181,13 +196,30 @@ class SignIns:
         await self._rewrite(place, changed)
 
     async def _rewrite(self, name: str, make: Callable[[bytes | None], tuple[bytes, float]]) -> None:
-        """Replace what was written as `name` by what `make` makes of it: its bytes, and until when they are kept."""
-        for attempt in range(ATTEMPTS):
-            plain, version = await asked(self._records.read(name))
-            made, until = make(plain)
-            if await asked(self._records.write(name, made, version, self._clock(), until, attempt)):
-                return
+        """Replace what was written as `name` by what `make` makes of it: its bytes, and until when they are kept.
+
+        An issuer ends the sessions of one user all at once, and each changes that user's list: those of this process
+        take turns, so that only one of each instance meets the others'.
+        """
+        async with self._turn(name):
+            before: int | None = -1
+            blind = 0  # tries whose failure nothing in the store explains, see `version_over`
+            for _ in range(RIVALS):
+                plain, version = await asked(self._records.read(name))
+                blind = blind + 1 if version == before else 0
+                if blind >= ATTEMPTS:
+                    break
+                made, until = make(plain)
+                if await asked(self._records.write(name, made, version, self._clock(), until, blind)):
+                    return
+                before = version
         raise Refusal("store_unavailable", retry_after=1)
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await asked(stack.enter_async_context(self._turns.turn(name, TURN)))
+            yield
 
 
 def _read(plain: bytes | None, now: float) -> Listed:

@@ -41,11 +41,11 @@ class Party(NamedTuple):
 class Ends(Protocol):
     """What is asked of `credentials.sign_ins.SignIns`."""
 
-    async def once(self, kind: str, text: str, until: float) -> bool:
-        """Say whether it is the first time."""
+    async def happened(self, kind: str, text: str) -> bool:
+        """Say whether it was noted."""
 
-    async def again(self, kind: str, text: str) -> None:
-        """Let it happen once more."""
+    async def once(self, kind: str, text: str, until: float) -> bool:
+        """Take note; say whether it is the first time."""
 
     async def end(self, issuer: str, subject: str, sid: str) -> int:
         """End the sessions; return how many there were."""
@@ -94,11 +94,11 @@ async def _verified(text: str, party: Party, now: float) -> Logout:
 
 
 async def _carry_out(logout: Logout, ends: Ends) -> int:
+    """End the sessions, and only then take note: who breaks off on the way leaves the issuer another try."""
     once = f"{logout.issuer}\0{logout.jti}"
+    if await ends.happened("jti", once):
+        raise LogoutRefusedError("replayed")
+    ended = await ends.end(logout.issuer, logout.subject, logout.sid)
     if not await ends.once("jti", once, logout.until):
         raise LogoutRefusedError("replayed")
-    try:
-        return await ends.end(logout.issuer, logout.subject, logout.sid)
-    except Refusal:
-        await ends.again("jti", once)  # so that the issuer may try again
-        raise
+    return ended

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sidecar.credentials.sessions import Life
 from sidecar.credentials.sign_ins import SignedIn
 from sidecar.errors import Refusal, StoreUnavailableError
+from sidecar.login import backchannel
+from sidecar.login.backchannel import LogoutRefusedError
 from sidecar.model import Granted, Identity, Secret, Token
+from sidecar.oauth.logout_token import Logout
 from sidecar.stores.memory import MemoryStore
 from tests.support.credentials import USER, Bench, keyed
 from tests.support.jwts import part
+
+if TYPE_CHECKING:
+    from sidecar.stores.contract import Record
 
 ISSUER = USER.issuer
 ALICE = Identity(ISSUER, "alice", "sid-a")
@@ -178,6 +184,59 @@ async def test_many_sign_ins_at_once_are_all_listed(bench: Bench) -> None:
     assert await bench.broker.sign_ins.end(ISSUER, "alice", "") == 5
 
 
+class FarStore(MemoryStore):
+    """Others have their turn while it reads and writes."""
+
+    async def get(self, key: str) -> Record | None:
+        await asyncio.sleep(0)
+        found = await super().get(key)
+        await asyncio.sleep(0)
+        return found
+
+    async def put(self, key: str, value: bytes, **named: Any) -> bool:
+        await asyncio.sleep(0)
+        return await super().put(key, value, **named)
+
+
+async def test_many_sign_ins_and_logouts_of_one_user_at_once_all_count() -> None:
+    """[ID-05] An issuer ends all sessions of a user by one logout token each, all at once: none may fail by another."""
+    bench = Bench(store=FarStore())
+    instances = [bench.broker.sign_ins, bench.another().sign_ins, bench.another().sign_ins]
+    names = [f"s{number}" for number in range(30)]
+    assert all(await asyncio.gather(*(opened(bench, name, ALICE._replace(sid=name)) for name in names)))
+    ends = (instances[at % 3].end(ISSUER, "alice", name) for at, name in enumerate(names))
+    assert await asyncio.gather(*ends) == [1] * len(names)
+    assert await alive(bench, *names) == []
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete"])
+async def test_logout_that_the_store_broke_off_is_made_good_by_the_issuers_next_try(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[ID-05] Whichever operation fails, the same token is still good, and finds the session that it did not end."""
+    logout = Logout(ISSUER, "alice", "sid-a", "the-jti", Bench().clock() + 100)
+    for fails in range(12):
+        bench = Bench(store=MemoryStore())
+        await opened(bench, "one")
+        left, real = iter(range(fails)), getattr(bench.store, method)
+
+        async def breaks(*given: Any, left: Any = left, real: Any = real, **named: Any) -> Any:
+            if next(left, None) is None:
+                raise StoreUnavailableError
+            return await real(*given, **named)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(bench.store, method, breaks)
+            told = await asyncio.gather(backchannel._carry_out(logout, bench.broker.sign_ins), return_exceptions=True)
+        if told == [1]:
+            return
+        assert await backchannel._carry_out(logout, bench.broker.sign_ins) in (0, 1)
+        assert await alive(bench, "one") == []
+        with pytest.raises(LogoutRefusedError):
+            await backchannel._carry_out(logout, bench.broker.sign_ins)
+    raise AssertionError("it never went through")
+
+
 async def test_oldest_of_too_many_sessions_of_a_user_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who signs in again and again puts no session out of reach of a logout: the list is bounded, and so are they."""
     monkeypatch.setattr("sidecar.credentials.sign_ins.MOST_LISTED", 3)
@@ -203,15 +262,16 @@ async def test_list_forgets_what_is_over(bench: Bench) -> None:
 
 
 async def test_what_may_happen_once_happens_once(bench: Bench) -> None:
-    """By kind and text, until its time is over; a failure may give it back."""
+    """By kind and text, until its time is over."""
     sign_ins, until = bench.broker.sign_ins, bench.clock() + 10
+    assert not await sign_ins.happened("jti", "x")
     assert await sign_ins.once("jti", "x", until)
+    assert await sign_ins.happened("jti", "x")
     assert not await sign_ins.once("jti", "x", until)
     assert await sign_ins.once("state", "x", until)
     assert await sign_ins.once("jti", "y", until)
-    await sign_ins.again("jti", "x")
-    assert await sign_ins.once("jti", "x", until)
     bench.clock.now += 11
+    assert not await sign_ins.happened("jti", "x")
     assert await sign_ins.once("jti", "x", bench.clock() + 10)
 
 
