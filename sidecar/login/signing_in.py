@@ -173,11 +173,10 @@ class SigningIn:
                 raise SignInError("unavailable" if isinstance(keys, Unavailable) else "invalid", keys.reason)
             try:
                 return id_token.validate(token, granted.token.value, keys, expected, self._state.clock())
-            except UnknownKeyError:
-                continue
             except JwtError as error:
-                raise SignInError("invalid", f"id_token_{error.reason}") from None
-        raise SignInError("invalid", "id_token_unknown_key")
+                if missing or not isinstance(error, UnknownKeyError):
+                    raise SignInError("invalid", f"id_token_{error.reason}") from None
+        raise AssertionError("the second round returns or raises")
 
     async def _forget(self, request: web.Request, identity: Identity) -> None:
         """End whatever session this browser had before: its id may be known to others, or be somebody else's."""

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from sidecar.model import Secret
 
-LEEWAY = 60.0
+LEEWAY = 300.0
 """Seconds by which the authorization server's clock may differ from ours."""
+AUTH_LEEWAY = 60.0
+"""The same where it is asked how long ago a user has proven who they are: each second is one that was not allowed."""
 OLDEST = 600.0
 """Seconds since its issue after which an ID token of a sign-in is too old."""
 LATEST = 4_102_444_800.0  # the year 2100: what is dated after it is no date
@@ -104,7 +106,7 @@ def check_times(claims: Mapping[str, Any], now: float, *, oldest: float) -> None
 
 def _check_authentication(claims: Mapping[str, Any], since: float) -> None:
     """Raise `JwtError` where the user's last sign-in is too long ago, or not told (sections 2 and 3.1.2.1)."""
-    if time_of(claims, "auth_time") < since - LEEWAY:
+    if time_of(claims, "auth_time") < since - AUTH_LEEWAY:
         raise JwtError("auth_time")
 
 

@@ -38,10 +38,10 @@ class JwtError(Exception):
 
 
 class UnknownKeyError(JwtError):
-    """No key fits: it may have been published a moment ago, so it is worth looking once more."""
+    """None of the keys made the signature: worth looking once more.
 
-    def __init__(self) -> None:
-        super().__init__("unknown_key")
+    The one that did may have been published a moment ago, even under the name of another.
+    """
 
 
 class PublicKey(NamedTuple):
@@ -137,11 +137,8 @@ def verified(text: str, keys: KeySet, algorithms: Iterable[str], types: Iterable
     if not isinstance(kid, str | None):
         raise JwtError("kid")
     candidates = [key for key in keys if key.fits(algorithm, kid)]
-    if not candidates:
-        raise UnknownKeyError
     if not any(_signed(text, key, algorithm) for key in candidates):
-        # Without a key's name, the right key may be one that is not known yet.
-        raise UnknownKeyError if kid is None else JwtError("signature")
+        raise UnknownKeyError("signature" if candidates and kid is not None else "unknown_key")
     return jwt
 
 

@@ -133,7 +133,8 @@ def _access_token(members: Mapping[str, Any]) -> Secret:
 
 def _optional_secret(members: Mapping[str, Any], name: str) -> Secret | None:
     value = members.get(name)
-    return None if value is None else _secret(value, name, _VISIBLE)
+    # An empty text is no token (appendix A.17): it is what servers send that leave no member out.
+    return None if value is None or value == "" else _secret(value, name, _VISIBLE)
 
 
 def _secret(value: object, name: str, allowed: re.Pattern[str]) -> Secret:
