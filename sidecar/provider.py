@@ -171,7 +171,10 @@ class AuthorizationServer:
                     return metadata
                 if metadata.jwks_uri is None:
                     return Invalid("metadata_jwks_uri")
-                return await self._keys.keys(metadata.jwks_uri, missing=missing)
+                found = await self._keys.keys(metadata.jwks_uri, missing=missing)
+                if missing or isinstance(found, Unavailable | Invalid):
+                    self._discovery.doubt()
+                return found
         except TimeoutError:
             return Unavailable("timeout")
 
@@ -283,6 +286,8 @@ class AuthorizationServer:
         result, before = RESULTS[type(outcome)], self._last_error
         self.requests[result] += 1
         self._reachable = not isinstance(outcome, Unavailable | Invalid)
+        if not isinstance(outcome, Granted | GrantRefused):
+            self._discovery.doubt()
         if isinstance(outcome, Unavailable | Invalid):
             self._last_error = outcome.reason
         else:

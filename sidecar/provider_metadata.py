@@ -1,7 +1,8 @@
 """The endpoints of one authorization server: by hand from the file, or discovered when first needed and kept.
 
 Fetches through the function it is given, one flight for all who wait. What was found serves for 24 h and longer, while
-a newer copy cannot be had. OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3.
+a newer copy cannot be had; for minutes where an endpoint fails, which may have moved. OpenID Connect Discovery 1.0
+section 4, RFC 8414 section 3.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from sidecar.settings import ProviderSettings
 
 LIFE = 24 * 3600.0
-RETRY = 300.0  # seconds until a copy that could not be renewed is asked for again
+RETRY = 300.0  # seconds until a copy that could not be renewed, or is in doubt, is asked for again
 PAUSE = 0.5
 """Seconds for which a look that found nothing is the answer: sign-ins and logout tokens, which anybody may send, want
 the metadata too. No longer than the shortest hold of `oauth.pacing`, whose probes are to look anew."""
@@ -49,7 +50,7 @@ class Discovery:
         self._by_hand = _by_hand(settings)
         self._get = get
         self._clock = clock
-        self._renew_at = 0.0
+        self._renew_at = self._looked_at = 0.0
         self._flight: asyncio.Task[Found] | None = None
         self._failed: tuple[Found, float] | None = None  # and when
         self.known: Metadata | None = None
@@ -72,6 +73,11 @@ class Discovery:
             return self.known
         return await asyncio.shield(flight)
 
+    def doubt(self) -> None:
+        """Take note that an endpoint failed: it may have moved."""
+        if self._urls:
+            self._renew_at = min(self._renew_at, self._looked_at + RETRY)
+
     async def close(self) -> None:
         """Wait for the flight, which ends at once when the connections are closed before."""
         if self._flight is not None:
@@ -82,7 +88,7 @@ class Discovery:
             found = await self._look()
             if isinstance(found, Metadata):
                 self.known = found
-            now = self._clock()
+            now = self._looked_at = self._clock()
             self._failed = None if isinstance(found, Metadata) else (found, now)
             self._renew_at = now + (LIFE if isinstance(found, Metadata) else RETRY if self.known else 0.0)
             return found

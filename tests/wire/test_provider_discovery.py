@@ -192,6 +192,41 @@ async def test_old_metadata_serves_while_new_is_fetched_and_while_it_cannot_be_h
     assert provider.asked[-1] == "/moved"
 
 
+@pytest.mark.parametrize(
+    "gone", [NOT_FOUND, response(b"", 503), response(b'{"error":"gone"}', 410)], ids=["404", "503", "410"]
+)
+async def test_token_endpoint_that_moves_is_found_within_minutes(provider: Provider, gone: bytes) -> None:
+    """Metadata that is a day from being renewed is looked at again where its endpoint fails: once in five minutes."""
+    provider.pages[OPENID] = provider.document()
+    client = provider.client()
+    await ask(client)
+    moved = provider.document(token_endpoint=f"{provider.server.url}/moved")
+    provider.pages |= {OPENID: moved, "/moved": token(), "/token": gone}
+    for _ in range(4):
+        provider.now += RETRY / 3
+        await ask(client)
+        await client.metadata()
+        await until(lambda: client._discovery._flight is None)
+    provider.now += RETRY
+    assert isinstance(await ask(client), Granted)
+    assert (provider.asked.count(OPENID), provider.asked[-1]) == (2, "/moved")
+
+
+async def test_keys_that_move_are_found_within_minutes(provider: Provider) -> None:
+    """[IDP-16] The new keys are at another address, and the old one goes on having the old ones."""
+    url = provider.server.url
+    provider.pages |= {OPENID: provider.document(jwks_uri=f"{url}/keys"), "/keys": response(b'{"keys": []}')}
+    client = provider.client()
+    await client.keys()
+    provider.pages |= {OPENID: provider.document(jwks_uri=f"{url}/moved"), "/moved": provider.pages["/keys"]}
+    for _ in range(3):
+        provider.now += RETRY
+        await client.keys(missing=True)
+        await until(lambda: client._discovery._flight is None)
+    assert provider.asked.count(OPENID) <= 3
+    assert provider.asked.count("/moved") == 1
+
+
 async def test_a_token_endpoint_by_hand_needs_no_discovery(provider: Provider) -> None:
     """What stands in the file is not looked up, and rules."""
     url = provider.server.url
