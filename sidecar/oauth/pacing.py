@@ -8,10 +8,10 @@ No I/O and no clock: `now` and `jitter` (0 to 1) are arguments. What is held bac
 | Invalid | requests of the same grant, scope, audience and resources | Unavailable |
 | ClientRefused that concerns the client or the grant | the same | that refusal |
 | ClientRefused, GrantRefused otherwise | this very request (one user's fault is not another's) | that refusal |
-| 500, 502, a connection cut off or Invalid for the code of a sign-in | this very request | Unavailable |
+| for the code of a sign-in: 500, 502, 504, cut off, timeout, Invalid | this very request | Unavailable |
 
-Anybody can bring a code to the redirect URI. One that a server stumbles over, or that a firewall before it dislikes,
-must not keep others from their tokens.
+Anybody can bring a code to the redirect URI. One that a server stumbles over, or that a firewall before it dislikes
+(some cut the connection off, some never answer), must not keep others from their tokens.
 
 A hold lasts 1, 2, 4 … at most 60 s, less up to half of it by jitter, or the Retry-After. When it is over one request
 goes out as a probe and the hold is prolonged for the rest; the first success ends it. Requests that were
@@ -32,7 +32,7 @@ CEILING = 60.0
 MAX_HOLDS = 4096
 
 _CLIENT_WIDE = frozenset({"invalid_client", "unauthorized_client", "unsupported_grant_type"})
-_STUMBLED = frozenset({"http_500", "http_502", "server_error", "broken_off"})
+_STUMBLED = frozenset({"http_500", "http_502", "http_504", "server_error", "broken_off", "timeout"})
 _ROUTE_NAMES = frozenset({"grant_type", "scope", "audience", "resource"})
 _PROVIDER = ""
 

@@ -65,7 +65,8 @@ GOOD = Request.of([("grant_type", "authorization_code"), ("code", "good"), ("red
         (Unavailable("http_503"), False),
         (Unavailable("http_429"), False),
         (Unavailable("connect"), False),
-        (Unavailable("timeout"), False),
+        (Unavailable("timeout"), True),
+        (Unavailable("http_504"), True),
     ],
 )
 def test_code_that_a_server_stumbles_over_holds_back_nobody_else(outcome: Outcome, alone: bool) -> None:
