@@ -27,6 +27,8 @@ MOST_PENDING = 8
 """Sign-ins under way in one browser: the tabs of a user."""
 MOST_BYTES = 4096
 """Their names and values together: half of what many servers and proxies take as one Cookie line."""
+MOST_SESSIONS = 32
+"""Different session ids that one browser may send: each costs the store, and anybody may write a Cookie line."""
 _PENDING = "sidecar_login_"
 _SEAL_VERSION = 1
 _LONGEST = 4096

@@ -180,7 +180,7 @@ class SigningIn:
 
     async def _forget(self, request: web.Request, identity: Identity) -> None:
         """End whatever session this browser had before: its id may be known to others, or be somebody else's."""
-        for old in cookies.values(cookies_of(request), self._login.cookie):
+        for old in cookies.values(cookies_of(request), self._login.cookie)[: cookies.MOST_SESSIONS]:
             try:
                 await self._state.sessions.delete(old, heir=identity)
             except Refusal as refusal:

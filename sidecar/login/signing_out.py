@@ -74,8 +74,11 @@ class SigningOut:
             raise SignInError("cross_site")
         form = await form_of(request)
         landing = flow.landing(form.get("return_to", request.query.get("return_to")), self._login)
+        ids = self._ids(request)
+        if len(ids) > cookies.MOST_SESSIONS:
+            raise SignInError("bad_request", "too_many_sessions")
         found = await self._find(request)
-        for held in self._ids(request):  # before the provider is asked for anything: it may be slow to answer
+        for held in ids:  # before the provider is asked for anything: it may be slow to answer
             await self._state.sessions.delete(held)
         location = landing
         if found is not None:

@@ -782,6 +782,27 @@ async def test_id_token_of_a_former_client_is_no_hint_at_the_sign_out(tmp_path: 
         assert (gone.status_code, gone.headers["location"]) == (303, f"{running.public}/app")
 
 
+async def test_sign_out_of_more_sessions_than_a_browser_has_asks_the_store_for_none(
+    running: SignIn, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[ID-15] A Cookie line of 50 kB took the store for seconds, and needed nobody to be signed in."""
+    await browser.sign_in("alice")
+    asked: list[str] = []
+    real = running.program.broker.sessions.erase
+
+    async def counted(name: str, **named: Any) -> bool:
+        asked.append(name)
+        return await real(name, **named)
+
+    monkeypatch.setattr(running.program.broker.sessions, "erase", counted)
+    for number, status in ((33, 400), (32, 303)):
+        cookie = "; ".join(f"{COOKIE}={n}" for n in range(number))
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+            response = await client.post(f"{running.public}/oauth2/logout", headers={"Cookie": cookie})
+        assert (response.status_code, len(asked)) == (status, 0 if status == 400 else 32)
+    assert (await running.call(browser)).status == 200
+
+
 async def test_sign_out_works_while_the_provider_is_away(running: SignIn, browser: Browser) -> None:
     """Here the session ends; that the provider could not be told is not the user's trouble."""
     await browser.sign_in("alice")
