@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soak import command
 from soak.fleet import HOST, spawn
 from soak.flooder import KINDS
-from soak.lone import MIB, NAME, lone
+from soak.lone import ELSEWHERE, MIB, NAME, lone
 
 if TYPE_CHECKING:
     import argparse
@@ -87,7 +87,7 @@ async def measure(sidecar: Lone, callers: int, pause: float, seconds: float) -> 
 @contextlib.asynccontextmanager
 async def flood(sidecar: Lone, kind: str, count: int) -> AsyncIterator[None]:
     """Keep a flood going."""
-    arguments = [sys.executable, "-m", "soak.flooder", str(sidecar.port), kind, str(count)]
+    arguments = [*ELSEWHERE, sys.executable, "-m", "soak.flooder", str(sidecar.port), kind, str(count)]
     flooder = spawn(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert flooder.stdout is not None
     try:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NAME = "streams.internal"
 START, STEP = 60.0, 0.02
 MIB = 1 << 20
+ELSEWHERE = ["nice", "-n", "10"]
+"""Before the command of what is on another machine in earnest: here it must not take the CPU from what is measured."""
 CONFIGURATION = """
 listeners: [{{bind: "127.0.0.1:{port}"}}]
 admin: {{bind: "127.0.0.1:{admin}"}}
@@ -96,8 +98,8 @@ async def lone(
 ) -> AsyncIterator[tuple[Lone, int]]:
     """Run a sidecar before the far side `python -m FAR PORT`; yield it and PORT.
 
-    What is under `/next` goes to PORT + 1: of the same far side, or `twice` of a second process. `limits` are keys of
-    the configuration, `descriptors` is its hard limit of open files (0: ours).
+    What is under `/next` goes to PORT + 1: of the same far side, or `twice` of a second process, of lower priority.
+    `limits` are keys of the configuration, `descriptors` is its hard limit of open files (0: ours).
     """
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     port, admin, upstream = free_port(), free_port(), free_port()
@@ -113,7 +115,7 @@ async def lone(
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         started.append(spawn([sys.executable, "-m", far, str(upstream)], **quiet))
         if twice:
-            started.append(spawn([sys.executable, "-m", far, str(upstream + 1)], **quiet))
+            started.append(spawn([*ELSEWHERE, sys.executable, "-m", far, str(upstream + 1)], **quiet))
             await _listening(upstream + 1, started[1], far)
         await _listening(upstream, started[0], far)
         with log.open("wb") as errors:
