@@ -21,13 +21,14 @@ def find_app(kinds: Sequence[AppKind], head: RequestHead, peer: Peer) -> str | N
     """Return the application's name, None where no proof is presented; raise `Refusal` for a wrong one."""
     if peer.app is not None:
         return peer.app
-    presented = False
+    wrong: AppKind | None = None
     for kind in kinds:
         verdict = kind.check(head, peer)
-        if verdict:
+        if verdict and (wrong is None or wrong.carriers == kind.carriers):  # one line proves one of several apps
             return kind.app
-        presented = presented or verdict is False
-    if presented:
+        if verdict is False and wrong is None:
+            wrong = kind
+    if wrong is not None:
         raise Refusal("caller_unknown", "The application's proof was not recognised.")
     return None
 
