@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.wire.dial import Dialler
     from sidecar.wire.exchange import Exchange
 
+_NO_TUNNEL = "`tunnels.allow` does not name this destination. A token goes with http:// URLs, never into a tunnel."
 MOST_POOLS = 256  # origins with connections of their own, for an ordinary proxy's traffic
 
 
@@ -70,7 +71,7 @@ class Elsewhere:
         self._admit(exchange)
         allowing = [tunnel for tunnel in self._settings.tunnels if takes(tunnel, target)]
         if not allowing:
-            raise Refusal("tunnel_refused", "`tunnels.allow` does not name this destination.", close=True)
+            raise Refusal("tunnel_refused", _NO_TUNNEL, close=True)
         named = any(tunnel.host == target.host for tunnel in allowing)
         pool = self._pool(Origin("http", target.host, target.port), named=named)
         exchange.wait(self._open(exchange, pool))

@@ -90,7 +90,7 @@ def refused(exchange: Exchange, refusal: Refusal, route: str) -> None:
     code, _ = challenge(refusal, exchange.target, None)
     status = exchange.status if exchange.responded else code
     tell = _log.warning if code >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
-    more = _trace(exchange)
+    more = {"detail": refusal.detail, **_trace(exchange)}
     tell("refused", request_id=request_id(exchange), route=route, code=refusal.code, status=status, **more)
 
 

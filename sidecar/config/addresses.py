@@ -126,7 +126,7 @@ def bind(text: str) -> Address:
         return _socket(text.removeprefix("unix:"))
     name, port = _place(text, lowest=0)
     if port is None:
-        raise Misfit(hint="the port is missing")
+        raise Misfit(hint="the port is missing" if not text.isdigit() else f"the host is missing: 127.0.0.1:{text}")
     if name in {"", "*"}:
         raise Misfit(hint="the host is missing: 127.0.0.1 for this machine alone, 0.0.0.0 for every address")
     return Address(host(name), port)
@@ -255,6 +255,8 @@ def prefix(text: str) -> str:
         raise Misfit(hint="it starts with /")
     if "?" in text or "#" in text:
         raise Misfit(hint="a route matches paths alone, not queries")
+    if "{" in text:
+        raise Misfit(hint="a path takes all below it: write what stands before the {")
     if "%" in text or not _PATH.match(text):
         raise Misfit(hint="write the path decoded, in plain ASCII without percent signs")
     segments = text.split("/")[1:]

@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sidecar.config.addresses import is_loopback
 from sidecar.config.compiling import compiled
 from sidecar.config.contents import digest
 from sidecar.config.document import Document, unreadable
@@ -123,6 +124,7 @@ def _warnings(settings: Settings, files: Files, bare: list[str]) -> list[str]:
         *(f"the * in the path of route {name} is a plain character: a path takes all below it" for name in starred),
         *(f"the * in login.return_to {place} is a plain character: all below a place is allowed" for place in places),
         *(f"the comma is part of the scope {scope}: scopes are separated by spaces" for scope in _commas(settings)),
+        *_closed_to_the_network(settings),
         *_beyond_the_sign_in(settings),
         *_unusable(settings.limits),
         *(f"the token of route {name} may travel unencrypted (insecure)" for name in _exposed(settings)),
@@ -135,6 +137,16 @@ def _beyond_the_sign_in(settings: Settings) -> Iterator[str]:
         if login and route.spec and route.as_ == "user" and route.provider in login.providers:
             for scope in sorted(route.spec.scopes - {*login.scopes, "openid", "offline_access"}):
                 yield f"login.scope lacks {quoted(scope)}, which route {route.name} wants: few providers grant it later"
+
+
+def _closed_to_the_network(settings: Settings) -> Iterator[str]:
+    """Yield the listeners that the network reaches, and that refuse it what is for no user: no app can prove itself."""
+    forwards = settings.unmatched == "forward" or any(route.as_ == "none" for route in settings.routes)
+    if settings.apps or not (forwards or settings.tunnels):
+        return
+    for bind in (listener.bind for listener in settings.listeners if listener.app is None):
+        if not bind.path and not is_loopback(bind.host):
+            yield f"without callers.apps listener {bind} refuses callers beyond loopback, but on `as: user` routes"
 
 
 def _commas(settings: Settings) -> list[str]:

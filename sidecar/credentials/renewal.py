@@ -30,6 +30,7 @@ from sidecar.credentials.session_record import Chain, SessionRecord, renewed, ro
 from sidecar.credentials.sight import REST, Kit, Reader, Sight, Trip, live_chain, overtaken
 from sidecar.errors import STORE_FAULTS, Refusal, StoreUnavailableError
 from sidecar.model import ClientRefused, Granted, GrantRefused, Invalid, Outcome, Unavailable
+from sidecar.oauth.error_codes import shown
 
 if TYPE_CHECKING:
     from sidecar.credentials.entry import Credential
@@ -297,7 +298,7 @@ def _refusal(outcome: Outcome, trip: Trip) -> Refusal:
             return Refusal("provider_unavailable", retry_after=max(1.0, retry_after or 1.0))
         case ClientRefused(error) if error in _NEEDS_USER and trip.bound.for_user:
             return Refusal("login_required", "The authorization server asks for the user.", retry_after=CONSENT_PAUSE)
-        case ClientRefused() | GrantRefused():
-            return Refusal("provider_refused")
+        case ClientRefused(error) | GrantRefused(error):
+            return Refusal("provider_refused", f"The authorization server refused this client: {shown(error)}.")
         case _:
             return Refusal("provider_invalid")

@@ -79,6 +79,8 @@ class Dialler:
             raise Refusal("upstream_timeout", "Connecting to the upstream took too long.") from None
         except ssl.SSLError:
             raise Refusal("upstream_unreachable", "The upstream's TLS certificate or handshake failed.") from None
+        except socket.gaierror:
+            raise Refusal("upstream_unreachable", "The upstream's name could not be resolved.") from None
         except OSError as error:
             if error.errno in race.EXHAUSTED:
                 detail = "The sidecar can open no further connection."

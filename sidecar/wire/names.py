@@ -151,5 +151,6 @@ class Names:
 
 def _answer(entry: _Entry, now: float) -> tuple[Found, ...]:
     if not entry.found or (entry.error and now >= entry.at + STALE):
-        raise OSError(entry.error or errno.EHOSTUNREACH, "the name has no address")
+        fault = socket.gaierror if entry.error < 0 else OSError
+        raise fault(entry.error or errno.EHOSTUNREACH, "the name has no address")
     return entry.found

@@ -325,15 +325,16 @@ def test_other_signals_do_no_harm(steady: Process) -> None:
 
 
 def test_refusal_by_the_sidecar_has_one_line_with_the_callers_request_id(sidecar: Process) -> None:
-    """[LG-01] The problem's request id leads to one log line: route, code, status; a given id is kept."""
+    """[LG-01] The problem's request id leads to one log line: route, code, status, detail; a given id is kept."""
     refused = sidecar.ask(PROFILES, headers={"X-Request-Id": "their-id-1"})
     assert (refused.status, refused.document["request_id"]) == (401, "their-id-1")
     line = sidecar.told("refused")
-    assert {name: line[name] for name in ("request_id", "route", "code", "status")} == {
+    assert {name: line[name] for name in ("request_id", "route", "code", "status", "detail")} == {
         "request_id": "their-id-1",
         "route": "profiles",
         "code": "login_required",
         "status": 401,
+        "detail": refused.document["detail"],
     }
 
 

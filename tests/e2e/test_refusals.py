@@ -209,6 +209,15 @@ async def check_connection(run: Whole, caller: Caller, *, usable: bool) -> None:
     assert again.code == "no_route"
 
 
+@pytest.mark.parametrize("error", ["invalid_client", "invalid_grant", "invalid_scope"])
+async def test_refusal_of_our_client_says_by_which_error(error: str, tmp_path: Path) -> None:
+    """[IDP-13] What to mend differs; an app's token may be refused by invalid_grant as well, and no session ends."""
+    async with whole(tmp_path) as run:
+        run.server.faults.change(error=error)
+        reply = await run.ask(STATS, [KEY])
+        assert (reply.code, error in reply.document["detail"]) == ("provider_refused", True)
+
+
 async def test_request_id_is_the_requests_own_or_a_new_one(tmp_path: Path) -> None:
     """A usable X-Request-Id comes back in the problem document; others are replaced."""
     async with whole(tmp_path) as run:

@@ -456,6 +456,10 @@ def test_every_settings_field_is_reachable() -> None:
             "unmatched: forward\n",
             "the * in login.return_to https://app.example.com/* is a plain character",
         ),
+        (
+            "unmatched: forward\nlisteners: [{bind: 127.0.0.1:1}, {bind: '[::]:2'}, {bind: 0.0.0.0:3, app: a}]\n",
+            "listener [::]:2 refuses callers beyond loopback",
+        ),
         ("unmatched: forward\nlimits: {headers: 64}\n", "limits.headers of 64 bytes leaves no room"),
         ("unmatched: forward\nlimits: {memory: 400}\n", "limits.memory of 400 bytes leaves no room"),
     ],
@@ -465,6 +469,7 @@ def test_every_settings_field_is_reachable() -> None:
         "PD-03-comma-in-a-scope",
         "scope-not-asked-for",
         "star-in-return-to",
+        "network-without-apps",
         "header-bytes",
         "memory-bytes",
     ],

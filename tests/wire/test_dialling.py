@@ -211,6 +211,17 @@ def test_caller_that_leaves_as_the_connection_is_made_leaves_none(
     assert told == ["made", "lost"]
 
 
+async def test_name_that_has_no_address_is_told_from_a_closed_port(port: int):
+    """Both are unreachable; which of them it is says where to look."""
+    details = []
+    for answers in ((), (four("127.0.0.2"),)):
+        dialler = Dialler(deny_private=False, own=[], resolvers=resolving(answers))
+        with pytest.raises(Refusal, match="upstream_unreachable") as caught:
+            await dialled(dialler, Origin("http", "a.example", port))
+        details.append(caught.value.detail)
+    assert details == ["The upstream's name could not be resolved.", "The upstream could not be reached."]
+
+
 async def test_resolver_that_hangs_ends_at_the_connect_timeout():
     """The deadline is the route's, whatever the resolver's own is."""
     resolvers = Resolvers()
