@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import structlog
@@ -16,6 +18,10 @@ from sidecar import logs
 from sidecar.log_text import LONGEST, scrub
 from sidecar.model import Secret
 
+ROOT = Path(__file__).parents[2]
+EVENT = re.compile(
+    r"""(?:_log\.(?:debug|info|warning|error)|(?<![.\w])tell)\(\s*"([a-z_]+)", *[a-z_]+=|_log\.[a-z]+\("([a-z_]+)"\)"""
+)
 CANARY = "canary-7f3a9c51d2"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnktN2YzYTljNTFkMiJ9.c2lnbmF0dXJlLWNhbmFyeQ"
 
@@ -377,3 +383,13 @@ def test_lines_of_a_burst_are_all_written_in_their_order(log):
     drained.join(10)
     assert sink.dropped == 0
     assert [line.split()[0] for line in read[0].splitlines()] == [b"%d" % number for number in range(5000)]
+
+
+def test_documentation_names_every_event() -> None:
+    """[LG-01] docs/logs.md has a row for each, and for no other."""
+    written = {"request"}
+    for module in (ROOT / "sidecar").rglob("*.py"):
+        if "demo" not in module.parts:
+            written |= {one or other for one, other in EVENT.findall(module.read_text())}
+    told = re.findall(r"^\| (`[^|]+`) \| [a-z]", (ROOT / "docs" / "logs.md").read_text(), re.MULTILINE)
+    assert {event for names in told for event in re.findall("`([a-z_]+)`", names)} == written
