@@ -131,7 +131,7 @@ class Renewals:
                 await self._kit.sleep(HEIR_WAITS)
                 sight = await self._look(trip)
                 lease.waited_out()
-            if not self._outages.may_spend(trip):
+            if not sight.answers(trip.eager) and not self._outages.may_spend(trip):
                 raise StoreUnavailableError("the store was away, and others may have spent the refresh token")
             return await self._act(trip, sight, stack, lease)
 

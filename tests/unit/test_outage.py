@@ -335,6 +335,20 @@ async def test_lock_that_another_instance_holds_is_no_outage(local: Local) -> No
     assert local.server.calls == 0
 
 
+async def test_token_that_another_instance_has_bought_meanwhile_is_used_right_after_an_outage(local: Local) -> None:
+    """[RD-03] Whose turn it is after that renewal has nothing to spend."""
+    await local.expired()
+    await local.back()
+    local.server.gate.clear()
+    first = asyncio.create_task(local.at(local.one))
+    await local.idle()
+    second = asyncio.create_task(local.at(local.two))
+    await local.idle()
+    local.server.gate.set()
+    assert await asyncio.wait_for(asyncio.gather(first, second), 5) == ["access.alice.read.2"] * 2
+    assert local.server.calls == 1
+
+
 async def test_grant_refused_without_the_store_does_not_end_the_session_unconfirmed(local: Local) -> None:
     """[RF-06] Only the store can say whether something newer exists."""
     await local.expired()
