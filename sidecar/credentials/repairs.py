@@ -57,12 +57,12 @@ class SignedIn(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The version of a session's record that was deleted, its sign-ins, and when. `others`: have written since."""
+    """The version of a session's record that was deleted, its sign-ins, and when. `written`: it has been since."""
 
     version: int
     sign_ins: frozenset[int]
     at: float
-    others: bool = False
+    written: bool = False
 
 
 T = TypeVar("T", Stored, SignedIn, Ended)
@@ -92,6 +92,7 @@ class Repairs:
         One in whose place there was nothing could be lost, but not be taken for another. A file does not fail over.
         """
         self._signed_in.pop(name, None)
+        self._written(name)
         if self._fails_over and over.record is not None and over.version is not None:
             former = _sign_ins(over.record)
             self._signed_in[name] = SignedIn(record, version, over.version, former, self._kit.clock())
@@ -110,8 +111,11 @@ class Repairs:
         self._doubted |= not name
         if name in self._stored:  # with what is newer, or by making a sign-in again that was lost with our renewal
             self._stored[name] = self._stored[name]._replace(others=True)
+        self._written(name)
+
+    def _written(self, name: str) -> None:
         if name in self._ended:  # by a sign-in, which may be lost as well, or by making again what we had deleted
-            self._ended[name] = self._ended[name]._replace(others=True)
+            self._ended[name] = self._ended[name]._replace(written=True)
 
     async def watch(self) -> None:
         """Look after what was written whenever the store may have lost some of it, for ever."""
@@ -186,7 +190,7 @@ class Repairs:
         over = await self._kit.records.load(name)
         if over.version is None:
             return
-        older = over.version <= ended.version and not ended.others
+        older = over.version <= ended.version and not ended.written
         if not older and (over.record is None or not _sign_ins(over.record) <= ended.sign_ins):
             return
         if self._ended.get(name) is ended and await self._kit.records.delete(name, over):

@@ -175,10 +175,13 @@ async def test_sign_in_whose_chain_was_ended_since_is_not_made_again(loses: Lose
     assert loses.base._rows == before
 
 
+@pytest.mark.parametrize("by", ["another instance", "the same"])
 @pytest.mark.parametrize(
     "lost", ["one over another", "one over another, unheard", "two sign-ins", "sign-in", "sign-out"]
 )
-async def test_sign_in_after_a_failover_is_left_alone_though_its_clock_is_behind(loses: Loses, lost: str) -> None:
+async def test_sign_in_after_a_failover_is_left_alone_though_its_clock_is_behind(
+    loses: Loses, lost: str, by: str
+) -> None:
     """[ID-08] [ST-10] Its version is less than that of what was lost: it is the newer one all the same."""
     await loses.sign_in("alice", "carol")
     loses.clock.now += 10
@@ -198,7 +201,8 @@ async def test_sign_in_after_a_failover_is_left_alone_though_its_clock_is_behind
     loses.fail_over()
     loses.views[0].deaf = lost.endswith("unheard")
     loses.clock.now -= 5
-    await loses.two.sessions.put("alice", "idp", loses.server.sign_in("bob"))
+    broker = loses.two if by == "another instance" else loses.one
+    await broker.sessions.put("alice", "idp", loses.server.sign_in("bob"))
     loses.clock.now += 5
     await loses.look()
     for broker in (loses.one, loses.two):
