@@ -88,6 +88,7 @@ class Broker:
         self._suspicions = Suspicions()
         self._records = Records(store, vault, self.counts)
         self._memory.named = self._records.named
+        self._records.seen = self._memory.seen
         kit = Kit(self._records, self._memory, self._suspicions, self.counts, clock, jitter, sleep, local)
         self.outages = Outages(kit, store, allowed=local)
         self._writer = Writer(kit, self.outages)

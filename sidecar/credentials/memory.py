@@ -17,7 +17,7 @@ from sidecar.credentials.resting import Resting
 from sidecar.model import APPLICATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from sidecar.errors import Refusal
     from sidecar.model import TokenKey
@@ -120,6 +120,14 @@ class Memory:
         self.hot[credential.key] = credential
         self.make_room(name)
         return True
+
+    def seen(self, name: str, version: int, sign_ins: Mapping[str, int]) -> None:
+        """Take note of a version of a record, whatever it was read for, and of its sign-ins by provider."""
+        entry = self.known(name)
+        if entry is not None:
+            if name.startswith(_SESSIONS) and version >= entry.version:
+                self.keep_only(entry, frozenset(sign_ins.values()))
+            entry.read(version, sign_ins)
 
     def keep_only(self, entry: Entry, sign_ins: frozenset[int]) -> None:
         """Use nothing of other sign-ins any more, not even as a last resort: whoever they were of."""

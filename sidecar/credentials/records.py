@@ -17,6 +17,7 @@ from sidecar.errors import SealError, StoreBrokenError, StoreUnavailableError
 from sidecar.stores.contract import Lease, Store, next_version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from sidecar.credentials.counts import Counts
@@ -58,6 +59,7 @@ class Records:
         self.store = store
         self._vault = vault
         self._counts = counts
+        self.seen: Callable[[str, int, Mapping[str, int]], None] = lambda *_: None  # a record's version, its sign-ins
         self._pepper: bytes | None = None
         self._doubts, self._learnt = 0, 0  # times that the pepper came into doubt, and how many of them are settled
 
@@ -116,11 +118,13 @@ class Records:
             if stored is None:
                 return Loaded()
             version = stored.version
-            return Loaded(decode(self._vault.open(name, version, stored.value)), version)
+            record = decode(self._vault.open(name, version, stored.value))
         except (SealError, StoreBrokenError):
             self._counts.damaged_records += 1
             _log.error("record_damaged", extra={"record": name[:20]})
             return Loaded(None, version)
+        self.seen(name, version, record.sign_ins)
+        return Loaded(record, version)
 
     async def save(
         self, name: str, record: SessionRecord, over: Loaded, now: float, attempt: int = 0, version: int | None = None

@@ -121,11 +121,6 @@ class Reader:
             mark.birth
         )  # forgotten meanwhile: nothing will be kept
         chain = live_chain(trip, loaded, self._kit.clock())
-        if loaded.record is not None and loaded.version is not None:
-            sign_ins = loaded.record.sign_ins
-            if trip.bound.for_user and loaded.version >= entry.version:
-                self._kit.memory.keep_only(entry, frozenset(sign_ins.values()))
-            entry.read(loaded.version, sign_ins)
         if loaded.record is not None and chain is not None:
             chain = self._newest(trip, entry, loaded, chain, known)
             self._climb(trip, entry, chain, loaded.version or 0)
