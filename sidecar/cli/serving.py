@@ -98,7 +98,5 @@ def _address(given: Path | None) -> str:
     from sidecar import config
 
     path = given or next((place for place in common.PLACES if place.is_file()), None)
-    try:
-        return common.url_of(config.load(path, os.environ).admin.bind) if path else common.DEFAULT_ADMIN
-    except config.ConfigError:
-        return common.DEFAULT_ADMIN
+    bind = config.admin_bind(path, os.environ) if path else None
+    return common.url_of(bind) if bind else common.DEFAULT_ADMIN

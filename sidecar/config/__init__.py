@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from sidecar.settings import Settings
+    from sidecar.settings import Address, Settings
 
-__all__ = ["ConfigError", "Problem", "changed_routes", "json_schema", "load", "render"]
+__all__ = ["ConfigError", "Problem", "admin_bind", "changed_routes", "json_schema", "load", "render"]
 
 
 def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
@@ -28,6 +28,13 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
     from sidecar.config import loading  # noqa: PLC0415 - pydantic takes 11 MB and 200 ms
 
     return loading.load(path, environ)
+
+
+def admin_bind(path: str | Path, environ: Mapping[str, str]) -> Address | None:
+    """Return where the admin listener is by the file, whatever else is wrong in it; None where that cannot be read."""
+    from sidecar.config import loading  # noqa: PLC0415
+
+    return loading.admin_bind(path, environ)
 
 
 def json_schema() -> dict[str, Any]:

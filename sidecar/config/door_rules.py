@@ -96,7 +96,7 @@ def _listeners(parsed: Parsed) -> Iterator[Door]:
             yield Door(entry.at("bind"), entry.model.bind, "listener")
 
 
-def _admin_bind(parsed: Parsed) -> Address | None:
+def admin_bind(parsed: Parsed) -> Address | None:
     """Return where the admin listener is, None where the file's word on it could not be read."""
     if "admin" not in parsed.given:
         return Admin().bind
@@ -118,7 +118,7 @@ def listeners_are_there(parsed: Parsed, world: World) -> Iterator[Finding]:
 
 
 def _admin(parsed: Parsed) -> Iterator[Door]:
-    bind, admin = _admin_bind(parsed), parsed.single.get("admin")
+    bind, admin = admin_bind(parsed), parsed.single.get("admin")
     if bind is not None:
         yield Door(("admin", "bind") if admin is not None and admin.model.bind else None, bind, "admin address")
 
@@ -157,7 +157,7 @@ def _same_address(one: Address, other: Address) -> bool:
 
 def admin_is_guarded(parsed: Parsed, _world: World) -> Iterator[Finding]:
     """Keep the session API from the network."""
-    bind = _admin_bind(parsed)
+    bind = admin_bind(parsed)
     if bind is None or bind.path or addresses.is_loopback(bind.host) or "token" in parsed.single["admin"].given:
         return
     hint = "add `token: ${ADMIN_TOKEN}`, or bind to 127.0.0.1"

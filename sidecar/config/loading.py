@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sidecar.config import door_rules
 from sidecar.config.addresses import is_loopback
 from sidecar.config.compiling import compiled
 from sidecar.config.contents import digest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sidecar.model import Secret
-    from sidecar.settings import Limits, Settings
+    from sidecar.settings import Address, Limits, Settings
 
 
 def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
@@ -36,11 +37,8 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
     """
     name = str(path)
     files = Files(Path(name).parent)
-    files.note(Path(name).name)
-    lines, root, flaws = _tree(name, _bytes(name))
-    document = Document(lines, root, flaws)
-    parsed = parse(document, document.data(partial(expand, environ=environ, read=files.text)))
-    if not isinstance(root, MappingNode):
+    document, parsed = _read(name, files, environ)
+    if parsed is None:
         raise ConfigError(document.problems)
     for finding in judge(parsed, _world(files)):
         document.report(finding.path, finding.message, finding.hint, key=finding.key, found=finding.found)
@@ -49,6 +47,24 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
         raise ConfigError(document.problems, files.held)
     settings = _settings(name, parsed, files, document.bare)
     return replace(settings, seen=digest(settings.files, files.held))
+
+
+def admin_bind(path: str | Path, environ: Mapping[str, str]) -> Address | None:
+    """Return where the admin listener is by the YAML file at `path`, whatever else is wrong in it."""
+    try:
+        _, parsed = _read(str(path), Files(Path(path).parent), environ)
+    except ConfigError:
+        return None
+    return door_rules.admin_bind(parsed) if parsed else None
+
+
+def _read(name: str, files: Files, environ: Mapping[str, str]) -> tuple[Document, Parsed | None]:
+    """Return the sections of the file, None where it has none; what is wrong with them is in the document."""
+    files.note(Path(name).name)
+    lines, root, flaws = _tree(name, _bytes(name))
+    document = Document(lines, root, flaws)
+    parsed = parse(document, document.data(partial(expand, environ=environ, read=files.text)))
+    return document, parsed if isinstance(root, MappingNode) else None
 
 
 def _bytes(name: str) -> bytes:

@@ -395,6 +395,18 @@ def test_healthcheck_uses_the_address_of_the_file(admin, file):
     assert _call("healthcheck").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    ["rotes: []", "store: {keys: ['${NOT_IN_THIS_SHELL}']}", "limits: {headers: 64k}", "admin: {bind: 127.0.0.1:1}"],
+    ids=["unknown key", "missing secret", "bad value", "duplicate key"],
+)
+def test_healthcheck_finds_the_address_in_a_file_that_has_become_invalid(mistake, admin, file):
+    """A mistake made while it runs is refused by the reload; a probe that failed for it would end the sidecar."""
+    file.write_text(FIVE_LINES + f"admin: {{bind: '{admin.address}'}}\n{mistake}\n")
+    assert _call("check").exit_code == 2
+    assert _call("healthcheck").exit_code == 0
+
+
 # -- run -----------------------------------------------------------------------------------------------------------
 
 
