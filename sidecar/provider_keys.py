@@ -25,6 +25,8 @@ FRESH = 3600.0
 """Seconds after which the keys are fetched again although none was missing: so a withdrawn key is not believed long."""
 LIFE = 24 * 3600.0
 RETRY = 5.0
+PATIENCE = 2.0
+"""Seconds that newer keys are waited for where those that are known will do."""
 
 
 class Keys:
@@ -50,6 +52,8 @@ class Keys:
         if not wanted or (now < self._next_look <= now + PAUSE and self._flight is None):
             return known if known is not None else Unavailable("keys", self._next_look - now)
         self._flight = flight = self._flight or asyncio.create_task(self._fly(uri))
+        if known is not None and not missing and not (await asyncio.wait([flight], timeout=PATIENCE))[0]:
+            return known
         found = await asyncio.shield(flight)
         return known if known is not None and isinstance(found, Unavailable | Invalid) else found
 

@@ -57,6 +57,7 @@ _ACCESS_TOKEN = re.compile(r"[!#$%&'*+\-./0-9:=A-Z^_`a-z|~]+")
 _VISIBLE = re.compile(r"[!-~]+")  # RFC 6749 appendix A.17 without the space
 _SCOPE = re.compile(r"[!#-\[\]-~]+(?: +[!#-\[\]-~]+)*")  # RFC 6749 section 3.3
 _NOT_IN_ERROR = re.compile(r"[^ !#-\[\]-~]")  # RFC 6749 section 5.2
+_NONE = (None, "")  # no error and no token is empty (appendix A): some servers leave no member out
 _NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,9})?")
 
 
@@ -85,7 +86,7 @@ def judge(
         members = read_object(body)
     except DocumentError as error:
         return trouble or Invalid(error.reason)
-    if members.get("error") is not None:
+    if members.get("error") not in _NONE:
         return _refused(members["error"], status, read_retry_after(headers, now))
     return trouble or _granted(members, requested_at, asked, now)
 
@@ -100,7 +101,7 @@ def judge_status(status: int, headers: Mapping[str, str], now: float) -> Unavail
 
 
 def _refused(error: object, status: int, retry_after: float | None) -> Outcome:
-    if not isinstance(error, str) or not error:
+    if not isinstance(error, str):
         return Invalid("error")
     if error == "invalid_grant":
         return GrantRefused() if status in _GRANT_REFUSED_STATUS else Invalid(f"http_{status}")
@@ -133,8 +134,7 @@ def _access_token(members: Mapping[str, Any]) -> Secret:
 
 def _optional_secret(members: Mapping[str, Any], name: str) -> Secret | None:
     value = members.get(name)
-    # An empty text is no token (appendix A.17): it is what servers send that leave no member out.
-    return None if value is None or value == "" else _secret(value, name, _VISIBLE)
+    return None if value in _NONE else _secret(value, name, _VISIBLE)
 
 
 def _secret(value: object, name: str, allowed: re.Pattern[str]) -> Secret:

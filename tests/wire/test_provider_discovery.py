@@ -11,6 +11,7 @@ import pytest
 from sidecar.model import Granted, Invalid, Outcome, Secret, Unavailable
 from sidecar.oauth.metadata import Metadata
 from sidecar.provider import AuthorizationServer
+from sidecar.provider_keys import FRESH
 from sidecar.provider_metadata import LIFE, PAUSE, RETRY
 from sidecar.settings import ProviderSettings, ProviderTimeout
 from tests.support.scripted_server import Received, ScriptedServer, response, token, until
@@ -225,6 +226,22 @@ async def test_keys_that_move_are_found_within_minutes(provider: Provider) -> No
         await until(lambda: client._discovery._flight is None)
     assert provider.asked.count(OPENID) <= 3
     assert provider.asked.count("/moved") == 1
+
+
+async def test_known_keys_serve_while_their_address_never_answers(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[IDP-03] They are an hour old and worth another look, but good for a day."""
+    url = provider.server.url
+    provider.pages |= {OPENID: provider.document(jwks_uri=f"{url}/keys"), "/keys": response(b'{"keys": []}')}
+    monkeypatch.setattr("sidecar.provider_keys.PATIENCE", 0.05)
+    client = provider.client(timeout=ProviderTimeout(1, 0.3))
+    assert await client.keys() == ()
+    provider.now += FRESH
+    provider.gate.clear()
+    for _ in range(3):
+        assert await client.keys() == ()
+        provider.now += PAUSE
 
 
 async def test_a_token_endpoint_by_hand_needs_no_discovery(provider: Provider) -> None:
