@@ -104,7 +104,8 @@ class SigningOut:
         return web.Response()
 
     def _parties(self) -> Iterable[Party]:
-        return [self._state.party(name) for name in self._login.providers]
+        """Return all providers: sessions outlive a configuration by which their own signed users in."""
+        return [self._state.party(name) for name in self._state.registered]
 
     def _ids(self, request: web.Request) -> list[str]:
         """Return the session ids that the browser sends, those that can be one."""
@@ -116,7 +117,7 @@ class SigningOut:
         return await self._state.sign_ins.find(ids[0]) if len(ids) == 1 else None
 
     async def _provider_logout(self, found: SignedIn, landing: str) -> str:
-        if found.provider not in self._login.providers:
+        if found.provider not in self._state.registered:
             return landing
         party = self._state.party(found.provider)
         metadata = await party.server.metadata()

@@ -977,6 +977,25 @@ async def test_api_cannot_set_the_session_cookie(running: SignIn, browser: Brows
     assert answer.all("set-cookie") == ["theme=dark"]
 
 
+async def test_sessions_of_a_provider_that_signs_in_nobody_any_more_still_end_there(tmp_path: Path) -> None:
+    """While users move on to the next provider, the former one's logout tokens and sign-out page hold."""
+    next_one = '  next: {issuer: "https://next.example", client_id: x, client_secret: "${CLIENT_SECRET}"}'
+    login, end = ", provider: [idp]", ', end_session_endpoint: "http://127.0.0.1:1/end"'
+    async with (
+        signing_in(tmp_path, provider=end, providers=next_one, login=login) as running,
+        running.browser() as one,
+        running.browser() as two,
+    ):
+        await one.sign_in("alice")
+        await two.sign_in("bob")
+        running.rewrite(login, ", provider: [next]")
+        assert await running.program.reload(ENVIRON)
+        assert (await running.call(one)).status == 200
+        assert (await told(one, running.logout_token(sub="alice"))).status_code == 200
+        assert (await running.call(one)).code == "login_required"
+        assert (await two.post("/oauth2/logout")).headers["location"].startswith("http://127.0.0.1:1/end?")
+
+
 async def test_failed_logout_may_be_tried_again(
     running: SignIn, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
