@@ -38,6 +38,11 @@ class Fault(NamedTuple):
     switches: dict[str, Any]
     outcome: tuple[int, str]
 
+    @property
+    def patience(self) -> str:
+        """The provider's time-out: short where it is what the fault is about."""
+        return "150ms" if "slow" in self.switches else "3s"
+
 
 FAULTS = {
     "IDP-02 closes the connection": Fault({"down": True}, AWAY),
@@ -117,7 +122,7 @@ async def check_recovers(run: Whole, url: str, session: str, user: str) -> None:
 @pytest.mark.parametrize("fault", cases(FAULTS))
 async def test_fault_with_no_token_yet_refuses_and_recovers(fault: Fault, tmp_path: Path) -> None:
     """The application's first token cannot be had: refused by the table, served once the provider is well."""
-    async with whole(tmp_path, patience="150ms") as run:
+    async with whole(tmp_path, patience=fault.patience) as run:
         run.server.faults.change(**fault.switches)
         await check_refused(run, fault, STATS, "")
         await check_recovers(run, STATS, "", "legacy-app")
@@ -127,7 +132,7 @@ async def test_fault_with_no_token_yet_refuses_and_recovers(fault: Fault, tmp_pa
 @pytest.mark.parametrize("fault", cases(FAULTS))
 async def test_fault_with_a_valid_or_stale_token_harms_nobody(fault: Fault, as_: str, tmp_path: Path) -> None:
     """[IDP-01] A valid token is used without asking; a stale one goes on being used while its renewal fails."""
-    async with whole(tmp_path, patience="150ms") as run:
+    async with whole(tmp_path, patience=fault.patience) as run:
         await run.sign_in("alice", "a-session")
         url, session, user = (STATS, "", "legacy-app") if as_ == "app" else (PROFILES, "a-session", "alice")
         assert (await run.ask(url, session=session)).status == 200
@@ -150,7 +155,7 @@ async def test_fault_with_a_valid_or_stale_token_harms_nobody(fault: Fault, as_:
 @pytest.mark.parametrize("fault", cases(FAULTS))
 async def test_fault_with_an_expired_token_refuses_and_recovers(fault: Fault, as_: str, tmp_path: Path) -> None:
     """[IDP-02] An expired token is never sent, whatever the fault; the session is there when the provider is back."""
-    async with whole(tmp_path, patience="150ms") as run:
+    async with whole(tmp_path, patience=fault.patience) as run:
         await run.sign_in("alice", "a-session")
         url, session, user = (STATS, "", "legacy-app") if as_ == "app" else (PROFILES, "a-session", "alice")
         assert (await run.ask(url, session=session)).status == 200

@@ -124,6 +124,8 @@ def is_store(path: Path) -> bool:
     """Say whether a file is one of SQLite's."""
     if path.name.endswith(STORE_SUFFIXES):
         return True
+    if not path.is_file():  # a named pipe would be waited for
+        return False
     with suppress(OSError), path.open("rb") as file:
         return file.read(len(SQLITE)) == SQLITE
     return False
