@@ -7,6 +7,8 @@ extension or a line end that we passed on.
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import httptools
@@ -19,6 +21,8 @@ OVERHEAD_PER_BYTE = 32  # what ordinary chunks need: one-byte chunks with short 
 LONGEST_TRAILERS = 16 * 1024  # bytes
 _PRELUDE = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END = b"\r\n\r\n"
+_LONGEST_REMEMBERED = 32  # bytes of a chunk's line: extensions can make it long
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;.*)?\r\Z", re.DOTALL)  # up to its LF
 
 
 class BrokenBodyError(Exception):
@@ -73,9 +77,14 @@ class CloseReader:
 
 
 class ChunkedReader:
-    """Lets llhttp read chunks and trailers."""
+    """Lets llhttp read chunks and trailers. Where the chunks end is counted beside it, and the two have to agree.
 
-    __slots__ = ("_overhead", "_parser", "_pieces", "_tail", "_trailer_size", "done", "trailers")
+    llhttp would read on beyond the message's end, and does not say where that was: so it is given no more.
+    """
+
+    __slots__ = (
+        "_ahead", "_counting", "_line", "_overhead", "_parser", "_pieces", "_tail", "_trailer_size", "done", "trailers",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.trailers: list[tuple[bytes, bytes]] = []
@@ -83,7 +92,10 @@ class ChunkedReader:
         self._pieces: list[bytes] = []
         self._overhead = 0
         self._trailer_size = 0
-        self._tail = b""
+        self._counting = True  # the line of the last chunk has not come yet
+        self._ahead = 0  # bytes from here to the next chunk's line
+        self._line = b""  # what has come of that line
+        self._tail = b"\r\n"  # of the last chunk's line and the trailers
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(_PRELUDE)
         self.trailers.clear()
@@ -100,39 +112,66 @@ class ChunkedReader:
         self.done = True
 
     def feed(self, data: bytes) -> Piece:
-        start = 0
-        while not self.done and start < len(data):
-            start = self._step(data, start)
-        pieces = self._pieces
-        self._pieces = []
-        return Piece(pieces[0] if len(pieces) == 1 else b"".join(pieces), self.done, data[start:])
-
-    def _step(self, data: bytes, start: int) -> int:
-        """Feed up to the next empty line: only there can a chunked message end, so llhttp never runs past it."""
-        end = self._empty_line(data, start)
-        known = len(self._pieces)
-        part = data[start:end] if start or end < len(data) else data
+        at = self._count_chunks(data) if self._counting else 0
+        end = 0 if self._counting else self._empty_line(data, at)
         try:
-            self._parser.feed_data(part)
+            self._parser.feed_data(data[:end] if 0 < end < len(data) else data)
         except httptools.HttpParserError:
             raise BrokenBodyError from None
-        self._count(len(part), sum(map(len, self._pieces[known:])))
-        self._tail = part[-3:] if len(part) > 2 else (self._tail + part)[-3:]  # noqa: PLR2004
-        return end
+        if self.done != (end > 0):
+            raise BrokenBodyError
+        pieces = self._pieces
+        self._pieces = []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._weigh(end or len(data), len(body))
+        return Piece(body, self.done, data[end:] if end else b"")
 
-    def _count(self, size: int, of_body: int) -> None:
+    def _count_chunks(self, data: bytes) -> int:
+        """Pass over the chunks in `data`; return the index after the last chunk's line, the data's end before that."""
+        at = self._ahead
+        size = len(data)
+        while at < size:
+            end = data.find(b"\n", at)
+            if end < 0:
+                self._line += data[at:]
+                at = size
+                break
+            line = data[at:end]
+            if self._line:
+                line, self._line = self._line + line, b""
+            length = _known_length(line) if len(line) <= _LONGEST_REMEMBERED else _length(line)
+            if not length:
+                self._counting = False
+                return end + 1
+            at = end + length + 3
+        self._ahead = at - size
+        return size
+
+    def _weigh(self, size: int, of_body: int) -> None:
         """Bound what chunk lines and trailers may cost, however they are cut into reads."""
         self._overhead = max(0, self._overhead + size - of_body - OVERHEAD_PER_BYTE * of_body)
         if self._overhead > LONGEST_CHUNK_OVERHEAD or self._trailer_size > LONGEST_TRAILERS:
             raise BrokenBodyError
 
     def _empty_line(self, data: bytes, start: int) -> int:
-        """Return the index after the next CRLF CRLF, which may have begun in earlier data; else the data's end."""
+        """Return the index after the next CRLF CRLF, which may have begun in earlier data; 0 where there is none."""
         across = (self._tail + data[start : start + 3]).find(_END)
         if across >= 0:
             return start + across + 4 - len(self._tail)
         found = data.find(_END, start)
-        return found + 4 if found >= 0 else len(data)
+        self._tail = (self._tail + data[start:])[-3:]
+        return found + 4 if found >= 0 else 0
+
+
+def _length(line: bytes) -> int:
+    """Return the length in a chunk's line, which is given up to its LF."""
+    found = _CHUNK_LINE.match(line)
+    if found is None:
+        raise BrokenBodyError
+    return int(found[1], 16)
+
+
+_known_length = lru_cache(maxsize=1024)(_length)
 
 
 def reader(framing: Framing) -> BodyReader | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +93,20 @@ def test_a_million_one_byte_chunks_are_no_overhead_that_is_refused():
     assert len(_read(reader, [b"1\r\nx\r\n" * 10_000] * 10)[0]) == 100_000
     with pytest.raises(BrokenBodyError):
         _read(reader, [b"1;" + b"a" * 1000 + b"\r\nx\r\n"] * 1000)
+
+
+@pytest.mark.parametrize("content", [b"\r\n", b"0\r\n\r\n"])
+def test_empty_lines_in_a_chunk_cost_what_other_bytes_cost(content: bytes):
+    """[SL-02] What looks like the end of a message inside a chunk holds nobody up: it is not looked at."""
+    data = content * 10_000
+    reader = ChunkedReader()
+    reader.feed(b"%x\r\n" % (2 * len(data)))
+    calls = []
+    sys.setprofile(lambda _frame, event, _what: calls.append(event))
+    piece = reader.feed(data)
+    sys.setprofile(None)
+    assert piece.data == data
+    assert len(calls) < 100  # of functions, whatever the machine
 
 
 @given(body=st.binary(min_size=1, max_size=60), cut=st.integers(0, 80))
