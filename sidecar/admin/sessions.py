@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import orjson
+import structlog
 
 from sidecar.admin.problems import Problem
 from sidecar.callers import session_id
@@ -24,6 +25,8 @@ LISTED = 1000
 """How many sessions one list shows at most, and where `?limit=` ends."""
 _LONGEST_LIMIT = 9  # digits
 
+_log = structlog.get_logger()
+
 
 class SessionApi:
     """The handlers of `/v1/sessions`."""
@@ -36,7 +39,9 @@ class SessionApi:
         identifier = _id(request)
         body = read_object(request)
         provider = self._provider(body.pop("provider", None))
-        return show(await self._state.sessions.put(identifier, provider, body))
+        info = await self._state.sessions.put(identifier, provider, body)
+        _log.info("session_put", provider=provider)
+        return show(info)
 
     async def get(self, request: Asked) -> Told:
         """Show what is known about a session; never a token."""
@@ -54,6 +59,7 @@ class SessionApi:
         """Revoke a session's tokens and forget it."""
         if not await self._state.sessions.delete(_id(request)):
             raise Problem("not_found", "There is no such session.")
+        _log.info("session_deleted")
         return Told(204)
 
     def _provider(self, named: Any) -> str:

@@ -102,7 +102,7 @@ def store_is_known(parsed: Parsed, world: World) -> Iterator[Finding]:
     except ValueError as error:
         yield Finding(("store", "url"), str(error))
         return
-    if opened.shared and opened.home is None and not store.model.keys:
+    if opened.shared and opened.home is None and "keys" not in store.given:
         yield Finding(
             ("store", "url"),
             "this store needs store.keys: instances that share it have to know the same",

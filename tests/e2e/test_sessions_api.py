@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.app import serve
 from sidecar.config import load
@@ -31,6 +32,15 @@ SESSION = "session-canary-4f1c"
 
 async def test_session_is_put_shown_listed_and_deleted(tmp_path: Path) -> None:
     """Created from a token response; shown as metadata, without id or tokens; gone after DELETE, its tokens revoked."""
+    with capture_logs() as lines:
+        await _put_and_deleted(tmp_path)
+    assert [line["event"] for line in lines if line["event"].startswith("session_")] == [
+        "session_put",
+        "session_deleted",
+    ]
+
+
+async def _put_and_deleted(tmp_path: Path) -> None:
     async with whole(tmp_path) as run:
         tokens = await run.sign_in("alice", SESSION)
         shown = await run.admin("GET", f"/v1/sessions/{SESSION}")

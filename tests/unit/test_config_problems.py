@@ -225,6 +225,8 @@ MEANING = [
     Case("tls-ca-without-certificate", route(f"{{{APP}, tls: {{ca: ▶sidecar.yaml}}}}"), "routes[0].tls.ca", "the file holds no certificate that can be read (PEM), found 'sidecar.yaml'"),
     Case("tls-cert-without-certificate", route(f"{{{APP}, tls: {{cert: ▶sidecar.yaml, key: sidecar.yaml}}}}"), "routes[0].tls.cert", "this certificate and its key cannot be used", "needs no password"),
     Case("tls-key-alone", route(f"{{{APP}, tls: {{▶key: sidecar.yaml}}}}"), "routes[0].tls.key", "a key needs its certificate"),
+    Case("store-redis-key-not-set", routed("store: {url: redis://redis, keys: [▶'${NOT_SET}']}"), "store.keys[0]", "NOT_SET is not set"),
+    Case("store-redis-key-malformed", routed("store: {url: redis://redis, keys: [▶'']}"), "store.keys[0]", "a secret that is not empty"),
     Case("store-redis-without-keys", routed("store: {url: ▶'redis://:s3cr3t-canary@redis'}"), "store.url", "needs store.keys", "sidecar keygen"),
     Case("store-redis-url", routed(f"store: {{keys: [{KEY}], url: ▶'redis://s3cr3t-canary@redis'}}"), "store.url", "write redis://"),
     Case("store-redis-file-missing", routed(f"store: {{keys: [{KEY}], url: ▶'rediss://redis?ca=no-such.pem'}}"), "store.url", "there is no file where ca says"),
