@@ -32,7 +32,7 @@ _LONGEST_HOST = 253
 _LONGEST_SOCKET = 107  # bytes: sockaddr_un
 _UNUSABLE = frozenset(
     ["connection", "host", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive", "cookie",
-     "expect", "via"]
+     "expect", "via", "x-request-id", "traceparent"]
 )  # fmt: skip
 
 
@@ -270,7 +270,7 @@ def header(text: str) -> str:
     if not _TOKEN.match(text):
         raise Misfit(hint="a header name is one word without spaces or colons")
     if text.lower() in _UNUSABLE or text.lower().startswith("proxy-"):
-        raise Misfit(hint="this header belongs to the connection or to HTTP itself; choose another")
+        raise Misfit(hint="this header belongs to the connection, to HTTP itself or to the log; choose another")
     return text
 
 

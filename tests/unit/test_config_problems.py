@@ -164,6 +164,7 @@ VALUES = [
     Case("header-spaces", route(f"{{{APP}, header: ▶X Token}}"), "routes[0].header", "expected a header name", "one word"),
     Case("header-hop-by-hop", route(f"{{{APP}, header: ▶Transfer-Encoding}}"), "routes[0].header", "expected a header name", "belongs to the connection"),
     Case("header-proxy", route(f"{{{APP}, header: ▶Proxy-Authorization}}"), "routes[0].header", "expected a header name", "belongs to the connection"),
+    Case("header-in-the-log", route(f"{{{APP}, header: ▶X-Request-Id}}"), "routes[0].header", "expected a header name", "to the log"),
     Case("scheme-dpop-not-yet", route(f"{{{APP}, scheme: ▶DPoP}}"), "routes[0].scheme", "not supported by this version"),
     Case("grant-not-yet", route(f"{{{APP}, grant: ▶token_exchange}}"), "routes[0].grant", "not supported by this version"),
     Case("replay-unsafe", route(f"{{{APP}, replay: {{unsafe: ▶sometimes}}}}"), "routes[0].replay.unsafe", "expected 'invalid_token', 'never' or 'always'"),
