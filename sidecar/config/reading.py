@@ -29,7 +29,8 @@ _SHIELD = {ord(c): 0xE000 + ord(c) for c in "{}[],:#"}
 _UNSHIELD = {shielded: plain for plain, shielded in _SHIELD.items()}
 _ODD_SPACE = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u3000]")
 _NULLS = frozenset(["", "~", "null", "Null", "NULL"])
-_BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+WITHOUT_BOM = "save it as UTF-8 without BOM"
 
 Step = str | int
 Path = tuple[Step, ...]
@@ -113,8 +114,8 @@ def decode(data: bytes) -> str:
     """Return the file's text; raise `UnreadableError` for what is not plain UTF-8 of a sensible size."""
     if len(data) > LARGEST:
         raise UnreadableError(At(0, 0), "the file is larger than 10 MiB", "is this the right file?")
-    if data.startswith(_BOMS):
-        raise UnreadableError(At(0, 0), "the file starts with a byte order mark", "save it as UTF-8 without BOM")
+    if data.startswith(BOMS):
+        raise UnreadableError(At(0, 0), "the file starts with a byte order mark", WITHOUT_BOM)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.config.contents import content
 from sidecar.config.problems import Misfit, near, quoted
+from sidecar.config.reading import BOMS, WITHOUT_BOM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, str | Misfit] = {}
         self.held: dict[str, str] = {}
         self.open_to_all: set[str] = set()  # files that every user of the machine may read
 
@@ -63,9 +64,14 @@ class Files:
         """Return the file's text without one trailing newline; raise `Misfit` where it cannot be had."""
         path = self.note(name)
         if path not in self._texts:
-            self._texts[path] = ""
-            self._texts[path] = self._read(path).removesuffix("\n").removesuffix("\r")
-        return self._texts[path]
+            try:
+                self._texts[path] = self._read(path).removesuffix("\n").removesuffix("\r")
+            except Misfit as misfit:
+                self._texts[path] = misfit
+        text = self._texts[path]
+        if isinstance(text, Misfit):
+            raise text
+        return text
 
     def _read(self, path: str) -> str:
         shown = quoted(path)
@@ -75,6 +81,8 @@ class Files:
                 raise Misfit(f"the file {shown} is not a regular file")
             with open(path, "rb") as file:  # noqa: PTH123
                 data = file.read(LARGEST + 1)
+            if data.startswith(BOMS):
+                raise Misfit(f"the file {shown} starts with a byte order mark", WITHOUT_BOM)
             text = data.decode("utf-8")
         except (OSError, ValueError) as error:
             raise _unreadable(shown, error) from None

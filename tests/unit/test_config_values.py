@@ -374,6 +374,26 @@ def test_files_are_found_from_a_relative_configuration(tmp_path: Path, monkeypat
     assert (made.via, made.files[1]) == ("x", str(tmp_path / "conf/secret"))
 
 
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"s\xe9cret", "is not UTF-8 text"),
+        (b"\xef\xbb\xbfsecret\n", "starts with a byte order mark"),
+        ("secret".encode("utf-16"), "starts with a byte order mark"),
+    ],
+    ids=["none", "latin-1", "byte-order-mark", "utf-16"],
+)
+def test_file_that_is_no_text_is_refused_wherever_it_is_named(held: bytes | None, said: str, tmp_path: Path) -> None:
+    """[CF-03] What an editor puts before the text would be part of the secret; the second place says the same as the first."""
+    if held is not None:
+        (tmp_path / "secret").write_bytes(held)
+    text = f"admin: {{token: '${{file:secret}}'}}\n{IDP.replace('${SECRET}', '${file:secret}')}{ROUTE}"
+    found = problems(tmp_path, text)
+    assert [problem.key for problem in found] == ["admin.token", "providers.idp.client_secret"]
+    assert all(said in problem.message for problem in found)
+
+
 def test_secret_file_open_to_all_is_a_warning(tmp_path: Path) -> None:
     """[CF-03] A file that every user may read is told of, by name alone."""
     secret = tmp_path / "secret"
