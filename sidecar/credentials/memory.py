@@ -17,8 +17,9 @@ from sidecar.credentials.resting import Resting
 from sidecar.model import APPLICATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
+    from sidecar.credentials.records import Loaded
     from sidecar.errors import Refusal
     from sidecar.model import TokenKey
 
@@ -121,13 +122,15 @@ class Memory:
         self.make_room(name)
         return True
 
-    def seen(self, name: str, version: int, sign_ins: Mapping[str, int]) -> None:
-        """Take note of a version of a record, whatever it was read for, and of its sign-ins by provider."""
-        entry = self.known(name)
-        if entry is not None:
-            if name.startswith(_SESSIONS) and version >= entry.version:
-                self.keep_only(entry, frozenset(sign_ins.values()))
-            entry.read(version, sign_ins)
+    def seen(self, name: str, loaded: Loaded) -> None:
+        """Take note of a record, or that there is none, whatever it was loaded for."""
+        entry, (record, version) = self.known(name), loaded
+        if entry is None:
+            return
+        if name.startswith(_SESSIONS) and (record is None or (version or 0) >= entry.version):
+            self.keep_only(entry, frozenset(record.sign_ins.values() if record else ()))
+        if record is not None:
+            entry.read(version or 0, record.sign_ins)
 
     def keep_only(self, entry: Entry, sign_ins: frozenset[int]) -> None:
         """Use nothing of other sign-ins any more, not even as a last resort: whoever they were of."""

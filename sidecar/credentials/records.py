@@ -17,7 +17,7 @@ from sidecar.errors import SealError, StoreBrokenError, StoreUnavailableError
 from sidecar.stores.contract import Lease, Store, next_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from sidecar.credentials.counts import Counts
@@ -59,7 +59,7 @@ class Records:
         self.store = store
         self._vault = vault
         self._counts = counts
-        self.seen: Callable[[str, int, Mapping[str, int]], None] = lambda *_: None  # a record's version, its sign-ins
+        self.seen: Callable[[str, Loaded], None] = lambda *_: None  # hears of every record that is loaded
         self._pepper: bytes | None = None
         self._doubts, self._learnt = 0, 0  # times that the pepper came into doubt, and how many of them are settled
 
@@ -112,19 +112,22 @@ class Records:
 
     async def load(self, name: str) -> Loaded:
         """Return the record `name`, if there is one that can be opened."""
+        loaded = await self._load(name)
+        self.seen(name, loaded)
+        return loaded
+
+    async def _load(self, name: str) -> Loaded:
         version = None
         try:
             stored = await self.store.get(name)
             if stored is None:
                 return Loaded()
             version = stored.version
-            record = decode(self._vault.open(name, version, stored.value))
+            return Loaded(decode(self._vault.open(name, version, stored.value)), version)
         except (SealError, StoreBrokenError):
             self._counts.damaged_records += 1
             _log.error("record_damaged", extra={"record": name[:20]})
             return Loaded(None, version)
-        self.seen(name, version, record.sign_ins)
-        return Loaded(record, version)
 
     async def save(
         self, name: str, record: SessionRecord, over: Loaded, now: float, attempt: int = 0, version: int | None = None
