@@ -58,7 +58,7 @@ class Writer:
                     return False
             return await self._write(trip, sight, over, chain)
         except STORE_FAULTS:
-            if self._outages.allowed:
+            if self._outages.allowed and await self._outages.confirmed():
                 self._outages.keep(trip, sight, chain)
                 return True
             self._keep(trip, sight, chain, lock.pop_all())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.credentials.outage import GRACE
-from sidecar.errors import LockHeldError, Refusal
+from sidecar.errors import LockHeldError, Refusal, StoreBrokenError, StoreUnavailableError
 from sidecar.model import Granted, GrantRefused, Identity, Secret, Token, TokenSpec
 from tests.support.credentials import APP, OTHER_ROUTE, USER, keyed
 from tests.unit.test_broker_races import Pair, View
@@ -289,9 +289,15 @@ async def test_write_whose_answer_was_lost_is_no_conflict(local: Local) -> None:
     """What the store has already is not written again."""
     await local.sign_in("alice", expires_in=100)
     local.clock.now += 200
-    local.views[0].unsure = True
+    put = local.views[0].put
+
+    async def last(key: str, value: bytes, **options: int) -> bool:
+        await put(key, value, **options)
+        local.outage()
+        raise StoreUnavailableError("written, but who knows")
+
+    local.views[0].put = last  # type: ignore[method-assign]
     assert await local.at(local.one) == "access.alice.read.2"
-    local.views[0].unsure = False
     await local.back()
     assert (local.one.counts.repairs, local.one.counts.lost_races) == (0, 0)
     assert await local.at(local.one) == "access.alice.read.2"
@@ -333,6 +339,24 @@ async def test_lock_that_another_instance_holds_is_no_outage(local: Local) -> No
     local.views[0].lock = lock
     assert await refusal(local, local.one) == "provider_unavailable"
     assert local.server.calls == 0
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailableError("once"), StoreBrokenError("once")], ids=["away", "broken"])
+async def test_write_that_fails_once_is_no_outage(local: Local, failure: Exception) -> None:
+    """[RF-05] Others reach the store: the lock is kept until it has the new refresh token, or they spend the old one."""
+    await local.sign_in("alice", expires_in=100)
+    await local.at(local.one)
+    local.clock.now += 200
+    view, put = local.views[0], local.views[0].put
+
+    async def once(*_: object, **_options: object) -> bool:
+        view.put = put  # type: ignore[method-assign]
+        raise failure
+
+    view.put = once  # type: ignore[method-assign]
+    assert await refusal(local, local.one) == "store_unavailable"
+    assert await local.at(local.two) == "access.alice.read.2"
+    assert (local.server.calls, local.server.killed) == (1, [])
 
 
 async def test_token_that_another_instance_has_bought_meanwhile_is_used_right_after_an_outage(local: Local) -> None:
