@@ -92,7 +92,8 @@ class Pacer:
         """Like `refusal`; where the provider may be asked though it failed before, the others wait for this probe."""
         refusal = self.refusal(request, now)
         if refusal is None:
-            for key in (_PROVIDER, *request):
+            # A sign-in's code may be made up: what comes of it says little, so nobody else waits for it.
+            for key in request if request.is_sign_in else (_PROVIDER, *request):
                 hold = self._holds.get(key)
                 if hold is not None:
                     since, until = min(hold.since, now), now + pause(hold.failures, jitter)

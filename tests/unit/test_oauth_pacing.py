@@ -78,6 +78,18 @@ def test_code_that_a_server_stumbles_over_holds_back_nobody_else(outcome: Outcom
     assert (pacer.provider_hold(100.9) is None) is alone
 
 
+def test_made_up_code_is_no_probe_for_a_provider_that_failed() -> None:
+    """[IDP-05] After an outage whoever makes up codes would be the first each time, and keep renewals waiting for more."""
+    pacer = Pacer()
+    over = 100.0
+    for failures in range(1, 7):
+        failed(pacer, Unavailable("connect"), over)
+        over += pause(failures, 0)
+    failed(pacer, Unavailable("http_500"), over, FORGED)
+    assert pacer.admit(ALICE, over + 0.1, 0) is None
+    assert pacer.refusal(GOOD, over + 0.2) is not None
+
+
 @pytest.mark.parametrize(("outcome", "held", "free"), HELD.values(), ids=HELD)
 def test_a_failure_holds_back_what_it_concerns(outcome: Outcome, held: list[Request], free: list[Request]) -> None:
     """One user's fault does not stop another, one route's not another route; a silent provider stops all."""
