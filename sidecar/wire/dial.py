@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from sidecar.settings import Tls
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+_UNVERIFIED = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    62: "it is for another name",
+    64: "it is for another address",
+}  # OpenSSL's X509_V_ERR_*
 RETRY_AFTER = 1.0  # seconds, where this process has no descriptor left
 
 
@@ -77,8 +83,11 @@ class Dialler:
                 return await self._protocol(factory, sock, origin, tls)
         except TimeoutError:
             raise Refusal("upstream_timeout", "Connecting to the upstream took too long.") from None
+        except ssl.SSLCertVerificationError as error:
+            why = _UNVERIFIED.get(error.verify_code, "its authority is not one that is trusted here")
+            raise Refusal("upstream_unreachable", f"The upstream's TLS certificate does not verify: {why}.") from None
         except ssl.SSLError:
-            raise Refusal("upstream_unreachable", "The upstream's TLS certificate or handshake failed.") from None
+            raise Refusal("upstream_unreachable", "The TLS handshake with the upstream failed.") from None
         except socket.gaierror:
             raise Refusal("upstream_unreachable", "The upstream's name could not be resolved.") from None
         except OSError as error:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import errno
 import socket
+import ssl
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 import uvloop
 
 from sidecar.errors import Refusal
 from sidecar.model import Origin
+from sidecar.settings import Tls
 from sidecar.wire import dial, race
 from sidecar.wire.dial import Dialler, Resolvers
 from sidecar.wire.names import Found, Names
@@ -220,6 +224,56 @@ async def test_name_that_has_no_address_is_told_from_a_closed_port(port: int):
             await dialled(dialler, Origin("http", "a.example", port))
         details.append(caught.value.detail)
     assert details == ["The upstream's name could not be resolved.", "The upstream could not be reached."]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("authority", "authority is not one that is trusted"),
+        ("name", "is for another name"),
+        ("address", "is for another address"),
+        ("expired", "has expired"),
+        ("early", "is not valid yet"),
+        ("plain", "TLS handshake with the upstream failed"),
+    ],
+)
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_upstream_without_a_good_certificate_is_told_by_what_is_wrong(
+    loop: Callable[[], Any], fault: str, said: str, tmp_path: Path
+):
+    """[UP-01] Who has to act differs: the upstream's owner, or whoever wrote the name or the authority into our file."""
+    authority = trustme.CA()
+    (trustme.CA() if fault == "authority" else authority).cert_pem.write_to_path(tmp_path / "ca.pem")
+    days = {"expired": (-9, -1), "early": (1, 9)}.get(fault, (-1, 9))
+    start, end = (dt.datetime.now(dt.UTC) + dt.timedelta(days=day) for day in days)
+    names = {"name": ["other.example"], "address": ["127.0.0.9"]}.get(fault, ["a.example"])
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names, not_before=start, not_after=end).configure_cert(server)
+    host = "127.0.0.1" if fault == "address" else "a.example"
+
+    async def dial() -> str:
+        plain = fault == "plain"
+        serving = await asyncio.start_server(
+            _hello if plain else _nothing, "127.0.0.1", 0, ssl=None if plain else server
+        )
+        origin = Origin("https", host, serving.sockets[0].getsockname()[1])
+        dialler = Dialler(deny_private=False, own=[], resolvers=resolving((four("127.0.0.1"),)))
+        async with serving:
+            with pytest.raises(Refusal, match="upstream_unreachable") as caught:
+                await dialler.dial(_Kept, origin, tls=Tls(ca=str(tmp_path / "ca.pem")), timeout=5.0, named=True)
+        return caught.value.detail
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert said in runner.run(dial())
+
+
+async def _hello(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()
+
+
+async def _nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
 
 
 async def test_resolver_that_hangs_ends_at_the_connect_timeout():
