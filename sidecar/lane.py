@@ -115,7 +115,7 @@ class Lane:
             changes = self.rules.changes(headers, self._host, upgrade=upgrade, minor=head.minor)
             prepared = Prepared(peer, self._key(caller), upgrade, changes)
             if changes.shared and self._lasting:
-                self.pool.wire.remember(headers.memo, self, prepared)
+                self.pool.wire.requests.remember(headers.memo, self, prepared)
         return prepared
 
     def drive(self, exchange: Exchange, prepared: Prepared) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.wire import capacity
 from sidecar.wire.dial import Resolvers
@@ -24,7 +23,6 @@ NEVER = math.inf
 TICK = 0.1  # seconds: how much later than asked a deadline may fire
 STALL = 1.0  # seconds that a tick is late by before that counts as a standstill of this process
 LOOK = 1.0  # seconds between two looks at the memory in use
-MOST_REMEMBERED = 2048  # things that routes derived from speaking lines
 
 
 class Timed(Protocol):
@@ -94,8 +92,8 @@ class Wire:
 
     __slots__ = (
         "_above", "_begin", "_next_look", "accepted", "begin", "deadlines", "downstreams", "draining", "limits", "loop",
-        "most_connections", "most_upstreams", "outgoing", "pools", "refused", "remembered", "replay_memory", "requests",
-        "resolvers", "spared_at", "strained", "upstreams",
+        "most_connections", "most_upstreams", "outgoing", "pools", "refused", "replay_memory", "requests", "resolvers",
+        "spared_at", "strained", "upstreams",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
@@ -121,7 +119,6 @@ class Wire:
         self.accepted = 0
         self.draining = False
         self.replay_memory = 0  # bytes of request bodies kept at the moment
-        self.remembered: deque[tuple[dict[object, Any], object]] = deque()  # memos and what is in them, oldest first
 
     def configure(self, limits: Limits, entrance: Entrance) -> None:
         """Let new requests in by another entrance; those under way keep theirs."""
@@ -132,19 +129,6 @@ class Wire:
         self._above = capacity.memory_check(limits.memory)
         self._begin = self.begin = entrance.begin
         self.requests = entrance.requests
-        self.remembered.clear()  # nobody reads the former entrance's memos any more
-
-    def remember(self, memo: dict[object, Any], name: object, value: object) -> None:
-        """Put a value into a memo of speaking lines; the one that was put into any of them first makes way.
-
-        Callers choose both the lines and the route, so one bound for each would be as good as none for both.
-        """
-        if name not in memo:
-            if len(self.remembered) >= MOST_REMEMBERED:
-                oldest, gone = self.remembered.popleft()
-                oldest.pop(gone, None)
-            self.remembered.append((memo, name))
-        memo[name] = value
 
     def spare(self) -> None:
         """Make room for a connection to an upstream: where there are too many, close the older half of the idle ones.

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from sidecar.message import Headers, as_some_read_it
 
 _MOST_REMEMBERED = 1024  # in one generation
+MOST_DERIVED = 4096  # in all memos of one generation: what routes derived, of which each memo may hold many
 _LONGEST_REMEMBERED = 4 * 1024  # bytes
 _MOST_NAMES = 1024  # spellings of header names: callers choose them, so there is an end
 _LONGEST_NAME = 128  # bytes
@@ -28,11 +29,12 @@ V = TypeVar("V")
 class Memory(Generic[V]):
     """Values by bytes. Two generations: what is found in the old one moves to the young; when that is full, it ages."""
 
-    __slots__ = ("_old", "young")
+    __slots__ = ("_old", "_weight", "young")
 
     def __init__(self) -> None:
         self.young: dict[bytes, V] = {}
         self._old: dict[bytes, V] = {}
+        self._weight = 0
 
     def get(self, key: bytes) -> V | None:
         """Return the value of `key`, if it is remembered."""
@@ -47,8 +49,17 @@ class Memory(Generic[V]):
         """Remember a value, unless its key is very long."""
         if len(key) <= _LONGEST_REMEMBERED:
             if len(self.young) >= _MOST_REMEMBERED:
-                self._old, self.young = self.young, {}
+                self._age()
             self.young[key] = value
+
+    def weigh(self, weight: int) -> None:
+        """Take note that the young values have become heavier by so much; when that is too much they age as well."""
+        self._weight += weight
+        if self._weight > MOST_DERIVED:
+            self._age()
+
+    def _age(self) -> None:
+        self._old, self.young, self._weight = self.young, {}, 0
 
 
 class Hearing:
@@ -94,11 +105,24 @@ class Hearing:
         # That there is a length is told apart, not which.
         speaking.append((b"L1" if lengths else b"1") if minor else (b"L0" if lengths else b"0"))
         key = b"\n".join(speaking)
-        memo = self._memos.young.get(key) or self._memos.get(key)
+        memo = self._memos.young.get(key)
+        if memo is None:
+            memo = self._recall(key)
+        return Headers(section, lengths, memo)
+
+    def remember(self, memo: dict[object, Any], name: object, value: object) -> None:
+        """Put what a route derived into a memo. Callers choose lines and route: so both together have a bound."""
+        if name not in memo:
+            self._memos.weigh(1)
+        memo[name] = value
+
+    def _recall(self, key: bytes) -> dict[object, Any]:
+        memo = self._memos.get(key)
         if memo is None:
             memo = {}
             self._memos.put(key, memo)
-        return Headers(section, lengths, memo)
+        self._memos.weigh(len(memo))
+        return memo
 
     def _found_mute(self, name: bytes, line: bytes) -> None:
         if len(name) > _LONGEST_NAME:
