@@ -41,7 +41,7 @@ def validate(text: str, keys: KeySet, issuer: str, client_id: str, algorithms: t
     check_audience(claims, client_id)
     check_times(claims, now, oldest=OLDEST)
     expires = time_of(claims, "exp")
-    if expires > now + LONGEST_LIFE:
+    if expires > now + LEEWAY + LONGEST_LIFE:
         raise JwtError("exp")
     _check_event(claims)
     if "nonce" in claims:  # section 2.4: so that an ID token can never be taken for a logout token
