@@ -186,7 +186,10 @@ class Upstream(asyncio.Protocol):
         self._received = True
         try:
             if self._reader is None:
-                self._read_head(exchange, self._partial + data if self._partial else data)
+                if self._partial:
+                    self._read_on(exchange, data)
+                else:
+                    self._read_head(exchange, data)
             else:
                 self._read_body(exchange, b"", data)
         except (InvalidResponseError, BrokenBodyError):
@@ -271,13 +274,22 @@ class Upstream(asyncio.Protocol):
         if exchange is not None and exchange.errand is not None and not self._endless:
             self.deadline = self._pool.wire.deadlines.now + exchange.errand.timeout.idle
 
+    def _read_on(self, exchange: Exchange, data: bytes) -> None:
+        """Take a further piece of a head. Only that is looked at: pieces may be small, and what is here large."""
+        known = len(self._partial)
+        data = self._partial + data
+        if data.find(_END, max(0, known - 3)) < 0:
+            self._keep_partial(data, known, ends=False)
+        else:
+            self._read_head(exchange, data)
+
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
         """Read the final response's head, and those of 1xx responses before it."""
         hearing = exchange.errand.response_rules.hearing  # type: ignore[union-attr]
         while True:
             end = data.find(_END) + 4
             if not 3 < end <= LONGEST_RESPONSE_HEAD:  # noqa: PLR2004 - find() gave -1
-                self._keep_partial(data, ends=end > 3)  # noqa: PLR2004
+                self._keep_partial(data, 0, ends=end > 3)  # noqa: PLR2004
                 return
             self._partial = b""
             head = parse_response(data[:end], hearing)
@@ -301,8 +313,8 @@ class Upstream(asyncio.Protocol):
         else:
             self._pass_on(exchange, head, frame, out, data)
 
-    def _keep_partial(self, data: bytes, *, ends: bool) -> None:
-        if ends or len(data) > LONGEST_RESPONSE_HEAD or _hopeless(data):
+    def _keep_partial(self, data: bytes, known: int, *, ends: bool) -> None:
+        if ends or len(data) > LONGEST_RESPONSE_HEAD or _hopeless(data, known):
             raise InvalidResponseError
         self._partial = data
 
@@ -421,6 +433,6 @@ def _closes_well(transport: asyncio.Transport) -> bool:
         return False
 
 
-def _hopeless(head: bytes) -> bool:
-    """Say whether an incomplete head can never become a response: another protocol, or a bare LF."""
-    return not b"HTTP/1".startswith(head[:6]) or head.count(b"\n") != head.count(b"\r\n")
+def _hopeless(head: bytes, known: int) -> bool:
+    """Say whether an incomplete head can never become a response: another protocol, or a bare LF from `known` on."""
+    return not b"HTTP/1".startswith(head[:6]) or head.count(b"\n", known) != head.count(b"\r\n", max(0, known - 1))
