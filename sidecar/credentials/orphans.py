@@ -1,7 +1,7 @@
 """What was obtained for a session that is gone by then: its refresh token is revoked (RFC 7009).
 
-Not where the same user has signed in since: many servers end with one refresh token all that they have granted to a
-user and client, the new tokens too. Stores nothing.
+Not where the same user has another session: many servers end with one refresh token all that they have granted to a
+user and client, the tokens of that one too. Stores nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ async def _nobody(_chain: Chain) -> bool:
 
 
 class Orphans:
-    """`succeeded` is set from outside: whether whom a chain was of has signed in since."""
+    """`succeeded` is set from outside: whether whom a chain was of has another session."""
 
     def __init__(self) -> None:
         self.succeeded: Callable[[Chain], Awaitable[bool]] = _nobody

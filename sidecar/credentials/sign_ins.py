@@ -112,13 +112,13 @@ class SignIns:
         return len(ended) + len(await self._erase(gone - ended))  # stored meanwhile, by sign-ins that saw the old list
 
     async def succeeded(self, chain: Chain) -> bool:
-        """Say whether whom a chain was of has a session by a later sign-in."""
+        """Say whether whom a chain was of has a session by another sign-in. Which came later no clock can tell."""
         if chain.identity is None:
             return False
         listed = await self._listed(await self._of_subject(*chain.identity[:2]))
         for name in reversed(listed):
             record = await self._sessions.load(name)
-            if record and any(_is_later(one, chain) for one in record.chains.values()):
+            if record and any(_is_another(one, chain) for one in record.chains.values()):
                 return True
         return False
 
@@ -227,10 +227,10 @@ def _read(plain: bytes | None, now: float) -> Listed:
     return {name: until for name, until in listed.items() if now < until}
 
 
-def _is_later(one: Chain, other: Chain) -> bool:
-    """Say whether a chain is of a later sign-in of the other one's user, with the same client."""
+def _is_another(one: Chain, other: Chain) -> bool:
+    """Say whether a chain is of another sign-in of the other one's user, with the same client."""
     ours, theirs = one.identity, other.identity
-    return bool(ours and theirs and ours[:2] == theirs[:2]) and one.home == other.home and one.born > other.born
+    return bool(ours and theirs and ours[:2] == theirs[:2]) and one.home == other.home and one.sign_in != other.sign_in
 
 
 def _identities(record: SessionRecord) -> Iterable[Identity]:

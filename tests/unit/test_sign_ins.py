@@ -110,11 +110,15 @@ async def test_ended_session_is_used_by_no_instance(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "revoked"),
-    [pytest.param("alice", [], id="again"), pytest.param("bob", ["refresh.alice.1", "refresh.alice.3"], id="another")],
+    ("user", "behind", "revoked"),
+    [
+        pytest.param("alice", 0, [], id="again"),
+        pytest.param("alice", 4000, [], id="again, by a clock that is behind"),
+        pytest.param("bob", 0, ["refresh.alice.1", "refresh.alice.3"], id="another"),
+    ],
 )
 async def test_renewal_that_a_new_sign_in_overtakes_is_revoked_unless_it_is_the_same_users(
-    bench: Bench, user: str, revoked: list[str]
+    bench: Bench, user: str, behind: float, revoked: list[str]
 ) -> None:
     """[ID-04] Many servers end with its refresh token all that they have granted to the user, the new tokens too."""
     await opened(bench, "old")
@@ -124,7 +128,9 @@ async def test_renewal_that_a_new_sign_in_overtakes_is_revoked_unless_it_is_the_
     await bench.idle()
     identity, other = Identity(ISSUER, user, "sid-n"), bench.another()
     bench.broker, ours = other, bench.broker
+    bench.clock.now -= behind
     assert await opened(bench, "new", identity)
+    bench.clock.now += behind
     await other.sessions.delete("old", heir=identity)
     ours._changed(await other.sessions.name("old"))
     bench.server.gate.set()
