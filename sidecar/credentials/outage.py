@@ -25,6 +25,7 @@ from sidecar.errors import STORE_FAULTS, StoreUnavailableError
 from sidecar.stores.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from sidecar.credentials.session_record import Chain
@@ -47,12 +48,19 @@ class Unstored(NamedTuple):
     chain: Chain
 
 
+async def _nothing() -> None: ...
+
+
 class Outages:
-    """When the store was away, and what it has to be told. `allowed`: whether `store.on_outage` is `local`."""
+    """When the store was away, and what it has to be told. `allowed`: whether `store.on_outage` is `local`.
+
+    `repair` is set from outside: makes again what a failover has lost, where the store can be asked.
+    """
 
     def __init__(self, kit: Kit, store: Store, *, allowed: bool) -> None:
         self.allowed = allowed
         self.unstored: dict[Place, Unstored] = {}
+        self.repair: Callable[[], Awaitable[None]] = _nothing
         self._kit = kit
         self._store = store
         self._turns = Turns()
@@ -113,6 +121,8 @@ class Outages:
 
     async def catch_up(self) -> None:
         """Store what is kept, one after the other. Raises what the store raises; the rest stays kept."""
+        if self.unstored:  # a sign-in that was lost would look as if another had taken its place
+            await self.repair()
         for place, kept in list(self.unstored.items()):
             await self._store_one(kept)
             if self.unstored.get(place) is kept:

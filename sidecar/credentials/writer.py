@@ -39,6 +39,7 @@ class Writer:
         self._kit = kit
         self._outages = outages
         self.repairs = Repairs(kit)
+        outages.repair = self.repairs.look
         self.kept: dict[tuple[str, str], asyncio.Task[None]] = {}  # by record and provider
 
     async def store(self, trip: Trip, sight: Sight, chain: Chain, lock: AsyncExitStack) -> bool:

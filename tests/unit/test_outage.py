@@ -303,6 +303,23 @@ async def test_write_whose_answer_was_lost_is_no_conflict(local: Local) -> None:
     assert await local.at(local.one) == "access.alice.read.2"
 
 
+async def test_sign_in_that_was_lost_with_the_outage_is_made_again_before_its_renewal_is_stored(local: Local) -> None:
+    """[ID-08] [RD-07] The session that it had replaced, which a failover shows again, would be taken for a later one."""
+    await local.sign_in("alice", "zoe")
+    replica = dict(local.base._rows)
+    local.clock.now += 10
+    await local.sign_in("alice", expires_in=20)
+    await local.at(local.one)
+    local.outage()
+    local.clock.now += 25
+    assert await local.at(local.one) == "access.alice.read.3"
+    local.base._rows = replica
+    await local.back()
+    for broker in (local.one, local.two):
+        broker._changed("")
+        assert await local.at(broker) == "access.alice.read.3"
+
+
 async def test_refresh_token_whose_answer_is_still_to_come_is_not_sent_again_without_the_store(local: Local) -> None:
     """[RF-08] The store goes away while one route's renewal times out and another route's waits for its turn."""
     await local.sign_in("alice", expires_in=100)
