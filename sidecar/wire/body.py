@@ -22,7 +22,7 @@ LONGEST_TRAILERS = 16 * 1024  # bytes
 _PRELUDE = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END = b"\r\n\r\n"
 _LONGEST_REMEMBERED = 32  # bytes of a chunk's line: extensions can make it long
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;.*)?\r\Z", re.DOTALL)  # up to its LF
+_CHUNK_LINE = re.compile(rb"(0*[0-9A-Fa-f]{1,16})(?:;.*)?\r\Z", re.DOTALL)  # up to its LF
 
 
 class BrokenBodyError(Exception):
