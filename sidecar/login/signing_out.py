@@ -41,7 +41,7 @@ class SigningOut:
 
     async def session(self, request: web.Request) -> web.Response:
         """Tell the application who is signed in."""
-        found = await self._find(request)
+        found = await self._find(self._ids(request))
         if found is None:
             body: dict[str, Any] = {"signed_in": False, "login_url": self._login.url(self._login.providers[0])}
         else:
@@ -57,13 +57,13 @@ class SigningOut:
 
     async def home(self, request: web.Request) -> web.Response:
         """Be where a sign-in ends by default, as long as no proxy is in front whose application is there."""
-        found = await self._find(request)
+        found = await self._find(self._ids(request))
         return page(200, pages.home(found.subject if found else None, signed_in=found is not None))
 
     async def ask(self, request: web.Request) -> web.StreamResponse:
         """Ask the user: a link or a picture on another site must not sign anybody out."""
         landing = flow.landing(request.query.get("return_to"), self._login)
-        found = await self._find(request)
+        found = await self._find(self._ids(request))
         if found is None:
             return redirect(landing, [self._no_session()])
         return page(200, pages.confirm(found.subject, landing), forms=True)
@@ -77,7 +77,7 @@ class SigningOut:
         ids = self._ids(request)
         if len(ids) > cookies.MOST_SESSIONS:
             raise SignInError("bad_request", "too_many_sessions")
-        found = await self._find(request)
+        found = await self._find(ids)
         for held in ids:  # before the provider is asked for anything: it may be slow to answer
             await self._state.sessions.delete(held)
         location = landing
@@ -111,9 +111,8 @@ class SigningOut:
         """Return the session ids that the browser sends, those that can be one."""
         return [value for value in cookies.values(cookies_of(request), self._login.cookie) if _is_id(value)]
 
-    async def _find(self, request: web.Request) -> SignedIn | None:
-        """Return what is known of the session of this browser; two that differ are none."""
-        ids = self._ids(request)
+    async def _find(self, ids: list[str]) -> SignedIn | None:
+        """Return what is known of the session of a browser that sends these ids; two that differ are none."""
         return await self._state.sign_ins.find(ids[0]) if len(ids) == 1 else None
 
     async def _provider_logout(self, found: SignedIn, landing: str) -> str:
