@@ -23,6 +23,12 @@ _PRELUDE = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END = b"\r\n\r\n"
 _LONGEST_REMEMBERED = 32  # bytes of a chunk's line: extensions can make it long
 _CHUNK_LINE = re.compile(rb"(0*[0-9A-Fa-f]{1,16})(?:;.*)?\r\Z", re.DOTALL)  # up to its LF
+_SMALL = range(1, 16)  # bytes: one digit tells, so that one expression passes over a run of such chunks
+_SMALL_CHUNKS = re.compile(
+    # Not possessive outside: Python before 3.11.5 goes on in the middle of an alternative that failed.
+    rb"(?:0*+(?:%b))*" % b"|".join(b"[%x%X](?:;[^\r\n]*+)?\r\n.{%d}\r\n" % (size, size, size) for size in _SMALL),
+    re.DOTALL,
+)
 
 
 class BrokenBodyError(Exception):
@@ -144,6 +150,8 @@ class ChunkedReader:
                 self._counting = False
                 return end + 1
             at = end + length + 3
+            if length in _SMALL and at < size and (run := _SMALL_CHUNKS.match(data, at)):
+                at = run.end()
         self._ahead = at - size
         return size
 

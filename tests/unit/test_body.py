@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,9 @@ from sidecar.wire.body import (
     last_chunk,
 )
 
+if TYPE_CHECKING:
+    from types import FrameType
+
 REST = b"GET /next HTTP/1.1\r\n\r\n"
 GOOD: dict[str, tuple[bytes, bytes, list[tuple[bytes, bytes]]]] = {
     "plain": (b"5\r\nhello\r\n0\r\n\r\n", b"hello", []),
@@ -27,6 +31,11 @@ GOOD: dict[str, tuple[bytes, bytes, list[tuple[bytes, bytes]]]] = {
     "trailers": (b"5\r\nhello\r\n0\r\nA: b\r\nC:d\r\n\r\n", b"hello", [(b"A", b"b"), (b"C", b"d")]),
     "line-ends-as-data": (b"4\r\n\r\n\r\n\r\n6\r\n\r\n0\r\n\r\r\n0\r\n\r\n", b"\r\n\r\n\r\n0\r\n\r", []),
     "end-as-data": (b"5\r\n0\r\n\r\n\r\n5\r\n0\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n" * 2, []),
+    "small": (
+        b"1\r\nx\r\n01;a\r\n\n\r\nf;b=c\r\n0123456789abcde\r\n2\r\n\r\n\r\n00\r\n\r\n",
+        b"x\n0123456789abcde\r\n",
+        [],
+    ),
     "upper-hex": (b"A\r\n0123456789\r\n00\r\n\r\n", b"0123456789", []),
 }
 BROKEN = {
@@ -107,6 +116,26 @@ def test_empty_lines_in_a_chunk_cost_what_other_bytes_cost(content: bytes):
     sys.setprofile(None)
     assert piece.data == data
     assert len(calls) < 100  # of functions, whatever the machine
+
+
+@pytest.mark.parametrize("small", [b"1\r\nx\r\n", b"0003;a=b\r\n\r\n\n\r\n", b"F\r\n0123456789abcde\r\n"])
+def test_small_chunks_cost_no_more_than_llhttp_calling_for_each(small: bytes):
+    """[SL-02] Runs of small chunks are passed over by one expression: our part is one call a read, not one a chunk."""
+    reader = ChunkedReader()
+    reader.feed(small)
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal lines
+        lines += event == "line" and frame.f_code is not ChunkedReader.on_body.__code__
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    piece = reader.feed(small * 2000)
+    sys.settrace(before)
+    assert len(piece.data) == 2000 * len(ChunkedReader().feed(small).data)
+    assert lines < 100  # whatever the machine
 
 
 @given(body=st.binary(min_size=1, max_size=60), cut=st.integers(0, 80))
