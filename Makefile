@@ -13,21 +13,21 @@ TESTS ?=
 # One more than there are processors: many tests wait for a clock.
 JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow canary check format bench fuzz soak lock replicas image clean
+.PHONY: help demo test slow canary check format bench fuzz soak lock replicas image clean compiled
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY)  ## Show the sidecar at work (DEMO=--once ends by itself)
+demo: compiled  ## Show the sidecar at work (DEMO=--once ends by itself)
 	@$(BIN)/sidecar demo $(DEMO)
 
-test: $(READY)  ## Run the tests (TESTS=tests/unit for a part, JOBS=0 one after the other)
+test: compiled  ## Run the tests (TESTS=tests/unit for a part, JOBS=0 one after the other)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(TESTS)
 
-slow: $(READY)  ## Run the tests that take long
+slow: compiled  ## Run the tests that take long
 	@$(BIN)/python -m pytest -q -m slow $(TESTS)
 
-canary: $(READY)  ## Search all that the product shows in any test for every secret of all of them
+canary: compiled  ## Search all that the product shows in any test for every secret of all of them
 	@rm -rf build/canary
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -p tests.support.canary --canary build/canary $(TESTS)
 
@@ -39,17 +39,17 @@ check: $(READY)  ## Lint, formatting, types
 format: $(READY)  ## Format the code
 	@$(BIN)/ruff format --quiet .
 
-bench: $(READY)  ## Measure against other proxies (ARGS=--quick to try it)
+bench: compiled  ## Measure against other proxies (ARGS=--quick to try it)
 	@python=$$($(BIN)/python -m benchmarks.interpreter) && PATH="$${python%/*}:$$PATH" $$python -m benchmarks.run $(ARGS)
 
-fuzz: $(READY)  ## Mutated messages, a million in process, 100 000 over sockets; fleets (COUNT=, SOCKETS=, EPISODES=, SEED=)
+fuzz: compiled  ## Mutated messages, a million in process, 100 000 over sockets; fleets (COUNT=, SOCKETS=, EPISODES=, SEED=)
 	@$(BIN)/python -m fuzz wire --count $(or $(COUNT),1000000) --seed $(or $(SEED),1)
 	@$(BIN)/python -m fuzz admin --count $(or $(COUNT),200000) --seed $(or $(SEED),1)
 	@$(BIN)/python -m fuzz provider --count $(or $(COUNT),200000) --seed $(or $(SEED),1)
 	@$(BIN)/python -m fuzz fleet --count $(or $(EPISODES),400) --seed $(or $(SEED),1)
 	@$(BIN)/python -m fuzz.sockets --count $(or $(SOCKETS),100000) --seed $(or $(SEED),1)
 
-soak: $(READY)  ## Run fleets of sidecars through what may go wrong, in full: hours (SOAK="logout --store redis" for one)
+soak: compiled  ## Run fleets of sidecars through what may go wrong, in full: hours (SOAK="logout --store redis" for one)
 	@set -e; if [ -n "$(SOAK)" ]; then $(BIN)/python -m soak.$(SOAK); exit; fi; \
 	for store in sqlite redis; do for program in expiries holders kills logout users window starts; do \
 	$(BIN)/python -m soak.$$program --store $$store; done; done; \
@@ -71,6 +71,10 @@ image:  ## Build the container image (BUILD="--secret id=ca,src=FILE" behind an 
 clean:  ## Remove everything that was made
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Where PYTHONDONTWRITEBYTECODE is set, every sidecar that is started would compile itself anew: a quarter of a second.
+compiled: $(READY)
+	@$(BIN)/python -m compileall -q sidecar soak fuzz tests/support
 
 $(READY): requirements-dev.lock pyproject.toml
 	@echo 'installing into $(VENV); this happens once'

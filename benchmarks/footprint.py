@@ -7,7 +7,6 @@ Envoy. Each session has an access token of 700 bytes and a refresh token of 200,
 from __future__ import annotations
 
 import argparse
-import compileall
 import os
 import resource
 import subprocess
@@ -52,11 +51,7 @@ def _reference(code: str) -> tuple[Start, int]:
 
 
 def starts(scene: Scene, rounds: int) -> Iterator[list[str]]:
-    """Rows of the table of starts: medians over interleaved rounds, and ratios within each round.
-
-    The modules are compiled first, as an image's and a wheel's are: a checkout may be told to keep no bytecode.
-    """
-    compileall.compile_dir(ROOT / "sidecar", quiet=1)
+    """Rows of the table of starts: medians over interleaved rounds, and ratios within each round."""
     found: dict[str, list[Start]] = {}
     for _ in range(rounds):
         for words, code in REFERENCES.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import functools
 import json
 import os
@@ -25,6 +26,11 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 
 
 def prepare() -> str:
+    """Return the version.
+
+    The modules are compiled, as an image's and a wheel's are: a checkout may be told to keep no bytecode.
+    """
+    compileall.compile_dir(ROOT / "sidecar", quiet=1)
     command = [sys.executable, "-m", "sidecar", "version"]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, **ENVIRONMENT}
