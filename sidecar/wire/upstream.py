@@ -11,16 +11,18 @@ import asyncio
 import contextlib
 import os
 import ssl
+import sys
 from typing import TYPE_CHECKING, cast
 
 from sidecar.errors import Refusal
 from sidecar.headers import persists, switches_as_offered
 from sidecar.wire import body, framing
 from sidecar.wire.body import BodyReader, BrokenBodyError, CloseReader
-from sidecar.wire.capacity import free_window
+from sidecar.wire.capacity import free_window, unsent
 from sidecar.wire.context import NEVER
 from sidecar.wire.exchange import SWITCHING
 from sidecar.wire.head import LONGEST_RESPONSE_HEAD, InvalidResponseError, parse_response
+from sidecar.wire.tunnel import reset
 
 if TYPE_CHECKING:
     from sidecar.message import ResponseHead
@@ -39,8 +41,8 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_closes_well", "_doubtful", "_endless", "_ends", "_fresh", "_gone", "_held", "_partial", "_paused",
-        "_persistent", "_pool", "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "blocked",
-        "deadline", "exchange", "used",
+        "_persistent", "_pool", "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "_unsent",
+        "blocked", "deadline", "exchange", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -61,6 +63,7 @@ class Upstream(asyncio.Protocol):
         self._doubtful = False  # a body may still come that the response should not have
         self._taken = 0  # bytes of bodies without a pause, until there are enough of them
         self._closes_well = False  # it has said that nothing more will come
+        self._unsent = -1  # bytes of a tunnel still to be sent when it was last looked; -1: it is no tunnel
         self._ends: tuple[object, object] = (None, None)
         self.exchange: Exchange | None = None
         self.deadline = NEVER
@@ -156,6 +159,7 @@ class Upstream(asyncio.Protocol):
     def yield_transport(self) -> asyncio.Transport:
         """Return the connection itself, for a tunnel, which has no deadline."""
         self.deadline = NEVER
+        self._unsent = sys.maxsize
         free_window(self._transport.get_extra_info("socket"))
         if self._paused:
             self._paused = False
@@ -229,6 +233,9 @@ class Upstream(asyncio.Protocol):
 
     def expire(self) -> None:
         """The upstream took too long: for its head, or between two pieces of a body."""
+        if self._unsent >= 0:
+            self._leave_tunnel()
+            return
         exchange = self.exchange
         self.exchange = None
         self.close()
@@ -237,6 +244,16 @@ class Upstream(asyncio.Protocol):
             exchange.upstream_lost(refusal, untouched=False)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _leave_tunnel(self) -> None:
+        """The caller has gone: go too, unless some of its last bytes have been taken since this was last asked."""
+        before, self._unsent = self._unsent, unsent(self._transport)
+        if 0 < self._unsent < before:
+            self.deadline = self._pool.wire.deadlines.now + self._pool.wire.limits.idle_timeout
+        elif self._unsent:
+            reset(self._transport)
+        else:
+            self.close()
 
     def _hear_first_words(self, data: bytes) -> None:
         """Keep what comes as soon as the connection is there: a refusal of it, or the greeting of what CONNECT is for.

@@ -16,6 +16,7 @@ from sidecar.model import Origin
 from sidecar.settings import Limits, Match, Route, UpstreamTimeout
 from sidecar.wire import capacity
 from sidecar.wire.tunnel import End
+from sidecar.wire.upstream import Upstream
 from tests.support.corridor import Corridor
 
 if TYPE_CHECKING:
@@ -94,6 +95,23 @@ def _pour(sock: socket.socket, piece: bytes = b"x" * 262_144, patience: float = 
         while sent < MUCH:
             sent += sock.send(piece)
     return sent
+
+
+def _brimful(corridor: Corridor, client: Raw) -> None:
+    """Send until this process keeps some of it, not so much that it reads no more."""
+    while not _unwritten(corridor):
+        client.send(b"z" * 20_000)
+        corridor.settle()
+
+
+def _read_to_the_end(sock: socket.socket) -> None:
+    while sock.recv(MIB):
+        pass
+
+
+def _deadline_comes(corridor: Corridor) -> None:
+    corridor.do(lambda: [one.expire() for one in list(corridor.wire.deadlines._live) if isinstance(one, Upstream)])
+    corridor.settle()
 
 
 def _cut_off(corridor: Corridor) -> None:
@@ -270,6 +288,28 @@ def test_tunnel_is_judged_by_what_it_carries_now(corridor: Corridor, deaf: Deaf)
             assert len(client.exactly(176_000)) == 176_000
     finally:
         corridor.wire.limits = corridor._limits
+
+
+def test_tunnels_last_bytes_for_an_upstream_that_has_ended_first_are_kept_while_it_takes_them(
+    corridor: Corridor, deaf: Deaf
+):
+    """[SL-03, STR-07] The caller has gone by then. When the upstream takes no more it learns of it as of an abort."""
+    corridor.fresh()
+    with corridor.client(deadline=2) as client, closing(_opened(client, deaf)) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        _brimful(corridor, client)
+        client.half_close()
+        assert corridor.until(lambda: not corridor.wire.downstreams)
+        got = 0
+        for some in (1, 20_000, 40_000):
+            while got < some:
+                got += len(connection.recv(4096))
+            _deadline_comes(corridor)
+            assert corridor.wire.upstreams == 1
+        _deadline_comes(corridor)
+        assert corridor.wire.upstreams == 0
+        with pytest.raises(ConnectionResetError):
+            _read_to_the_end(connection)
 
 
 def test_connection_that_is_closed_has_nothing_unsent(corridor: Corridor):
