@@ -26,6 +26,7 @@ UNKNOWN = 2.0  # seconds: how long a failure counts; a name may appear any momen
 STALE = 600.0  # seconds since it was found: how long an answer is used while the resolver fails
 PATIENCE = 1.8  # seconds (RFC 8767 section 5): how long the resolver is waited for while there is a stale answer
 MOST_NAMES = 1024
+MOST_ADDRESSES = 16  # of one name and family: each is judged and may be dialled, and the name may be a stranger's
 MOST_LOOKUPS = 8  # at once
 MOST_WAITING = 256  # names whose lookup has not begun
 
@@ -125,7 +126,7 @@ class Names:
         found: tuple[Found, ...] = ()
         error = 0
         try:
-            found = self._look_up(host)
+            found = _first(self._look_up(host))
         except UnicodeError:
             error = socket.EAI_NONAME
         except OSError as failure:
@@ -147,6 +148,13 @@ class Names:
         flight = self._flights.pop(host)
         if not flight.done():
             flight.set_result(None)
+
+
+def _first(found: tuple[Found, ...]) -> tuple[Found, ...]:
+    """Return the first addresses of each family, in the resolver's order."""
+    families = {one.family for one in found}
+    kept = {one for family in families for one in [one for one in found if one.family == family][:MOST_ADDRESSES]}
+    return tuple(one for one in found if one in kept)
 
 
 def _answer(entry: _Entry, now: float) -> tuple[Found, ...]:

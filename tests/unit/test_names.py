@@ -63,6 +63,15 @@ async def test_name_is_looked_up_once_for_all_who_ask_at_once(resolver: Resolver
     assert resolver.asked == ["api.example"]
 
 
+async def test_name_with_thousands_of_addresses_keeps_the_first_of_each_family(resolver: Resolver):
+    """Whoever owns a name that a caller thought of says how many there are: each is judged, dialled and remembered."""
+    four = tuple(Found(socket.AF_INET, f"192.0.{number >> 8}.{number & 255}") for number in range(4000))
+    six = tuple(Found(socket.AF_INET6, f"2001:db8::{number:x}") for number in range(4000))
+    resolver.answer = six + four
+    most = names.MOST_ADDRESSES
+    assert await resolver.names().resolve("many.example") == six[:most] + four[:most]
+
+
 async def test_answer_counts_for_its_time_and_no_longer(resolver: Resolver):
     """A name that moves is found at its new address after `FRESH` seconds."""
     known = resolver.names()
