@@ -48,7 +48,8 @@ class Changes(NamedTuple):
     """What becomes of the header section of a message: each edit is a line with its line ends, and what goes on of it.
 
     An edit stands for one line, so a line that came twice has two; no edit makes what another one looks for. `shared`:
-    this holds for every message with equal speaking lines, since Connection names none of the others.
+    this holds for every message with equal speaking lines, since Connection names none of the others, nor an upgrade
+    beside a length.
     """
 
     edits: list[tuple[bytes, bytes]]
@@ -108,7 +109,8 @@ class RequestRules:
         if self._via:
             _check_via(headers, self._via)
             last = b"Via: 1.%d %b\r\n" % (minor, self._via)
-        return Changes(edits, first, last, shared=not nominated - HOP_BY_HOP - _EXPECT)
+        by_length = b"upgrade" in nominated and headers.lengths  # whether there is a body says whether that line stays
+        return Changes(edits, first, last, shared=not (nominated - HOP_BY_HOP - _EXPECT or by_length))
 
     def lines(self, headers: Headers, authority: bytes, *, upgrade: bool, minor: int = 1) -> list[bytes]:
         """Return the lines that go on, in their order, and Via where it is configured (RFC 9110 section 7.6.3)."""
@@ -279,7 +281,9 @@ def max_forwards(value: bytes) -> int:
 def wants_upgrade(head: RequestHead) -> bool:
     """Say whether the request asks for another protocol that a tunnel can carry: not HTTP/2 (RFC 9113 dropped h2c)."""
     names = head.names
-    if b"upgrade" not in names or head.minor == 0 or b"content-length" in names or b"transfer-encoding" in names:
+    if b"upgrade" not in names or head.minor == 0:
+        return False
+    if b"transfer-encoding" in names or any(length.strip(b"0") for length in head.all(b"content-length")):
         return False  # with a body, nobody could say where the tunnel begins
     protocols = b",".join(head.all(b"upgrade")).lower()
     return b"upgrade" in connection_tokens(head.headers) and b"h2c" not in protocols

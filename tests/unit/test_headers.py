@@ -78,6 +78,7 @@ def test_route_without_token_keeps_authorization_but_no_identity():
         ([b"Connection: Upgrade", b"Upgrade: h2c"], False),
         ([b"Connection: Upgrade", b"Upgrade: websocket, H2C"], False),
         ([b"Connection: Upgrade", b"Upgrade: websocket", b"Content-Length: 5"], False),
+        ([b"Connection: Upgrade", b"Upgrade: tcp", b"Content-Length: 0"], True),
     ],
 )
 def test_upgrade_is_wanted_only_where_a_tunnel_can_carry_it(lines: list[bytes], wanted: bool):
@@ -86,7 +87,7 @@ def test_upgrade_is_wanted_only_where_a_tunnel_can_carry_it(lines: list[bytes], 
     assert wants_upgrade(head) is wanted
     if wanted:
         kept = TOKEN_RULES.lines(head.headers, b"up.test", upgrade=True)
-        assert kept == [HOST, b"Connection: Upgrade", lines[1]]
+        assert kept == [HOST, b"Connection: Upgrade", *lines[1:]]
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,20 @@ def test_upgrade_answered_by_401_is_replayed(both: dict[str, Corridor], variant:
 
 
 @pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
+def test_upgrade_with_a_length_of_zero_is_a_tunnel(both: dict[str, Corridor], variant: Variant):
+    """[WS-01] POST without a body, as Go's clients send it (kubectl exec); one with a body before it changes nothing."""
+    corridor = start(both, variant)
+    head = b"POST @/exec@ HTTP/1.1\r\nHost: @host@\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: "
+    corridor.do(lambda: corridor.upstream.play([response(b"ok")], [SWITCH.replace(b"websocket", b"SPDY/3.1") + b"hi"]))
+    with corridor.client() as client:
+        first = client.send(fill(head + b"2\r\n\r\nno", variant.form, b"app.internal")).answer(b"POST")
+        second = client.send(fill(head + b"0\r\n\r\nraw", variant.form, b"app.internal")).answer(upgrade=True)
+        assert (first and first.status, second and second.status) == (200, 101)
+        assert client.exactly(2) == b"hi"
+        assert corridor.until(lambda: _tunnel_bytes(corridor).endswith(b"\r\n\r\nraw"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
 @pytest.mark.parametrize(
     "lines",
     [
