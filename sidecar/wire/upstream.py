@@ -63,7 +63,7 @@ class Upstream(asyncio.Protocol):
         self._doubtful = False  # a body may still come that the response should not have
         self._taken = 0  # bytes of bodies without a pause, until there are enough of them
         self._closes_well = False  # it has said that nothing more will come
-        self._unsent = -1  # bytes of a tunnel still to be sent when it was last looked; -1: it is no tunnel
+        self._unsent = 0  # bytes still to be sent when it was last looked whether they are taken
         self._ends: tuple[object, object] = (None, None)
         self.exchange: Exchange | None = None
         self.deadline = NEVER
@@ -221,6 +221,7 @@ class Upstream(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.blocked = True
         if self.exchange is not None:
+            self._unsent = unsent(self._transport)
             self.exchange.pause_request()
             self._be_patient()
 
@@ -232,12 +233,13 @@ class Upstream(asyncio.Protocol):
             self.exchange.resume_request()
 
     def expire(self) -> None:
-        """The upstream took too long: for its head, or between two pieces of a body."""
-        if self._unsent >= 0:
-            self._leave_tunnel()
+        """The upstream took too long: for its head, between two pieces of a body, or with a tunnel's last bytes."""
+        if self._is_taking():
             return
         exchange = self.exchange
         self.exchange = None
+        if exchange is None and self._unsent:
+            reset(self._transport)  # a tunnel without its last bytes has no clean end
         self.close()
         if exchange is not None:
             refusal = Refusal("upstream_timeout", "The upstream did not answer in time.")
@@ -245,15 +247,18 @@ class Upstream(asyncio.Protocol):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _leave_tunnel(self) -> None:
-        """The caller has gone: go too, unless some of its last bytes have been taken since this was last asked."""
+    def _is_taking(self) -> bool:
+        """Say whether some of what was written has been taken since this was last looked at; then wait on."""
         before, self._unsent = self._unsent, unsent(self._transport)
-        if 0 < self._unsent < before:
+        if not 0 < self._unsent < before:
+            return False
+        if self.exchange is None:
             self.deadline = self._pool.wire.deadlines.now + self._pool.wire.limits.idle_timeout
-        elif self._unsent:
-            reset(self._transport)
+        elif self._sent and not self._streaming:
+            self.request_sent()
         else:
-            self.close()
+            self._be_patient()
+        return True
 
     def _hear_first_words(self, data: bytes) -> None:
         """Keep what comes as soon as the connection is there: a refusal of it, or the greeting of what CONNECT is for.

@@ -290,6 +290,25 @@ def test_tunnel_is_judged_by_what_it_carries_now(corridor: Corridor, deaf: Deaf)
         corridor.wire.limits = corridor._limits
 
 
+def test_upload_goes_on_as_long_as_some_of_it_is_taken(corridor: Corridor, deaf: Deaf):
+    """[SL-03] Also where what is taken between two deadlines makes no room for anything further."""
+    corridor.fresh()
+    with corridor.client(deadline=2) as client:
+        client.send(b"PUT /x HTTP/1.1\r\nHost: deaf.internal\r\nContent-Length: %d\r\n\r\n" % MUCH)
+        with closing(deaf.accept()) as connection:
+            _pour(client._sock, patience=0.1)
+            for _ in range(2):
+                got = 0
+                while got < 20_000:
+                    got += len(connection.recv(4096))
+                _deadline_comes(corridor)
+                assert corridor.wire.upstreams == 1
+            _deadline_comes(corridor)
+            answer = client.answer(b"PUT")
+    assert answer is not None
+    assert answer.status == 504
+
+
 def test_tunnels_last_bytes_for_an_upstream_that_has_ended_first_are_kept_while_it_takes_them(
     corridor: Corridor, deaf: Deaf
 ):
