@@ -33,6 +33,7 @@ _AROUND_TARGET = 64 + len(b"  HTTP/1.1\r\n")  # bytes of a request line beside i
 _ALL = sys.maxsize  # bytes: as many as an answer can have
 LINGER = 2.0  # seconds to let a caller read our answer while it still sends
 MOST_REFUSED = 64  # connections beyond the limit that are being told so
+MOST_AT_ONCE = 16  # requests that are refused, and empty lines skipped, before others have their turn
 HALF_CLOSED_PATIENCE = 0.8  # seconds between two pieces of a response for a caller that has closed its side
 
 
@@ -285,26 +286,32 @@ class Downstream(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Go on to the next request after an answer."""
-        if self._buffer or self.blocked:
-            self._read()
+        if (self._buffer or self.blocked) and self._read():
+            return
         if self.exchange is None and not self.blocked:
             self._unpause()
 
-    def _read(self) -> None:
-        """Read requests from the buffer until one is under way or more bytes are needed."""
+    def _read(self) -> bool:
+        """Read requests from the buffer until one is under way or more bytes are needed; True: it goes on by itself."""
         if self.blocked:  # no further answers for a caller that does not read those it has
             self.pause()
-            return
+            return False
         self._reading = True
+        left = MOST_AT_ONCE
         while self.exchange is None and self._at < len(self._buffer) and not (self._lingering or self.blocked):
-            if self._transport.is_closing() or not self._read_request():
+            if not left or self._transport.is_closing() or not self._read_request():
                 break
+            left -= 1
         self._reading = False
         if self._at >= len(self._buffer):
             self._buffer = b""
             self._at = 0
-        elif self.exchange is not None or self.blocked:
+        elif not left or self.exchange is not None or self.blocked:
             self.pause()
+        if left or not self._buffer or self.exchange is not None or self.blocked:
+            return False
+        self.wire.loop.call_soon(self._read_on)
+        return True
 
     def _read_request(self) -> bool:
         """Read one request's head, and what is here of its body; False if more bytes are needed."""

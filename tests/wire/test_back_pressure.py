@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import closing, suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from sidecar.lane import Lane
 from sidecar.model import Origin
 from sidecar.settings import Limits, Match, Route, UpstreamTimeout
 from sidecar.wire import capacity
+from sidecar.wire.downstream import MOST_AT_ONCE
 from sidecar.wire.tunnel import End
 from sidecar.wire.upstream import Upstream
 from tests.support.corridor import Corridor
@@ -365,6 +367,26 @@ def test_pipeline_of_refusals_stops_when_they_are_not_taken(corridor: Corridor):
         while got.count(b'"no_route"') < 1500 and (more := client.receive()):
             got += more
         assert sum(refused.values()) - before == 1500
+
+
+def test_pipeline_of_refusals_lets_others_have_their_turn(corridor: Corridor):
+    """[OV-07] A read may hold ten thousand requests: refused in one go, they would hold up everybody for half a second."""
+    corridor.fresh()
+    refused = corridor.metrics.refusals
+    seen = [sum(refused.values())]
+
+    def look() -> None:
+        seen.append(sum(refused.values()))
+        if seen[-1] < seen[0] + 1500:
+            corridor._loop.call_soon(look)  # once a round of the loop
+
+    with corridor.client(deadline=2) as client:
+        corridor.do(look)
+        client.send(b"GET / HTTP/1.1\r\nHost: nowhere.internal\r\n\r\n" * 1500)
+        got = b""
+        while got.count(b'"no_route"') < 1500 and (more := client.receive()):
+            got += more
+    assert max(later - before for before, later in pairwise(seen)) <= 2 * MOST_AT_ONCE
 
 
 def test_memory_does_not_grow_with_the_destinations_of_one_caller():
