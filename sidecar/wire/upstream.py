@@ -250,7 +250,7 @@ class Upstream(asyncio.Protocol):
     def _is_taking(self) -> bool:
         """Say whether some of what was written has been taken since this was last looked at; then wait on."""
         before, self._unsent = self._unsent, unsent(self._transport)
-        if not 0 < self._unsent < before:
+        if self._unsent in (0, before):  # more than before is a change, too: TLS hides what waits for the socket
             return False
         if self.exchange is None:
             self.deadline = self._pool.wire.deadlines.now + self._pool.wire.limits.idle_timeout

@@ -15,7 +15,7 @@ import pytest
 from sidecar.lane import Lane
 from sidecar.model import Origin
 from sidecar.settings import Limits, Match, Route, UpstreamTimeout
-from sidecar.wire import capacity
+from sidecar.wire import capacity, upstream
 from sidecar.wire.downstream import MOST_AT_ONCE
 from sidecar.wire.tunnel import End
 from sidecar.wire.upstream import Upstream
@@ -309,6 +309,23 @@ def test_upload_goes_on_as_long_as_some_of_it_is_taken(corridor: Corridor, deaf:
             answer = client.answer(b"PUT")
     assert answer is not None
     assert answer.status == 504
+
+
+def test_upload_of_which_more_seems_unsent_than_before_goes_on(
+    corridor: Corridor, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
+):
+    """[SL-03] Under TLS bytes between the two layers do not count until the socket has them: any change is progress."""
+    corridor.fresh()
+    with corridor.client(deadline=2) as client:
+        client.send(b"PUT /x HTTP/1.1\r\nHost: deaf.internal\r\nContent-Length: %d\r\n\r\n" % MUCH)
+        with closing(deaf.accept()):
+            _pour(client._sock, patience=0.1)
+            for count in (100, 120):
+                monkeypatch.setattr(upstream, "unsent", lambda _transport, count=count: count)
+                _deadline_comes(corridor)
+                assert corridor.wire.upstreams == 1
+            _deadline_comes(corridor)
+            assert corridor.wire.upstreams == 0
 
 
 def test_tunnels_last_bytes_for_an_upstream_that_has_ended_first_are_kept_while_it_takes_them(
