@@ -28,7 +28,7 @@ from sidecar.credentials.vault import Vault, key_ring, load_pepper
 from sidecar.errors import StoreUnavailableError
 from sidecar.metrics import Metrics, Readers
 from sidecar.reloading import Prepared, providers_of, refuse_fixed
-from sidecar.stores import open_store
+from sidecar.stores import open_store, sqlite  # noqa: F401 - the usual one, loaded while the configuration is read
 from sidecar.wire.context import Wire
 from sidecar.wire.service import serving
 

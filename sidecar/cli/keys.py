@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,6 +48,8 @@ def rotate(config: Path | None, as_json: bool) -> None:
 
 
 def _done(settings: StoreSettings) -> Rotated:
+    import asyncio  # imported above it would hold up every start of a sidecar
+
     from sidecar.errors import SealError, StoreBrokenError, StoreUnavailableError
 
     try:

@@ -14,7 +14,6 @@ import io
 import os
 import pickle
 import resource
-import subprocess
 import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -83,6 +82,8 @@ def _forked(path: str, environ: Mapping[str, str]) -> _Child | None:
 
 def _spawned(path: str, environ: Mapping[str, str]) -> _Child | None:
     # Isolated: what Python's own variables say is in `sys.path` already. What it says of itself is nobody's business.
+    import subprocess  # noqa: PLC0415 - at a start nobody needs it
+
     flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
     argv = [sys.executable, *flags, "-c", _CHILD, path, *sys.path]
     process = subprocess.Popen(  # noqa: S603 - ourselves
@@ -115,6 +116,7 @@ def answer(path: str) -> NoReturn:
 
 def _answer(path: str, environ: Mapping[str, str], pipe: int) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold every secret
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # other packages' code: it has no business with secrets
     gc.disable()
     try:
         found: Any = config.load(path, environ)

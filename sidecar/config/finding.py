@@ -11,7 +11,7 @@ from sidecar.config.sections import Entry, Parsed
 if TYPE_CHECKING:
     from sidecar.config.reading import Path
     from sidecar.model import Secret
-    from sidecar.stores.contract import Store
+    from sidecar.stores.contract import Place
 
 BEYOND = "write `insecure: true` where the network between is trusted, such as a compose network"
 
@@ -32,7 +32,7 @@ class World:
 
     is_file: Callable[[str], bool]
     is_folder: Callable[[str], bool]
-    open_store: Callable[[str], Store]
+    place: Callable[[str], Place]  # of the store, by its URL; ValueError says what is wrong with it
     check_key: Callable[[Secret], object]  # ValueError says what is wrong with a store key
     tls_fault: Callable[[str | None, str | None, str | None], str]  # of ca, cert, key: which is of no use, or nothing
     store_kinds: tuple[str, ...]

@@ -21,7 +21,7 @@ from sidecar.config.references import Files, expand
 from sidecar.config.rules import judge
 from sidecar.config.sections import Parsed, parse
 from sidecar.settings import KIB, MIB, Tls
-from sidecar.stores import STORES, open_store
+from sidecar.stores import STORES, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,7 +93,7 @@ def _world(files: Files) -> World:
         is_file=files.is_file,
         tls_fault=cache(partial(_tls_fault, files)),
         is_folder=lambda name: Path(name).is_dir(),
-        open_store=open_store,
+        place=place,
         check_key=_check_key,
         store_kinds=tuple(STORES),
     )

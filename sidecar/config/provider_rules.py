@@ -98,11 +98,11 @@ def store_is_known(parsed: Parsed, world: World) -> Iterator[Finding]:
         )
         return
     try:
-        opened = world.open_store(url)
+        place = world.place(url)
     except ValueError as error:
         yield Finding(("store", "url"), str(error))
         return
-    if opened.shared and opened.home is None and "keys" not in store.given:
+    if place.shared and place.home is None and "keys" not in store.given:
         yield Finding(
             ("store", "url"),
             "this store needs store.keys: instances that share it have to know the same",
@@ -130,7 +130,7 @@ def workers_share_the_store(parsed: Parsed, world: World) -> Iterator[Finding]:
     if workers in (None, 1) or store is None or store.model.url is None:
         return
     try:
-        shared = world.open_store(store.model.url.reveal()).shared
+        shared = world.place(store.model.url.reveal()).shared
     except ValueError:
         return  # `store_is_known` has said so
     if not shared:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.stores import memory, redis, sqlite
+from sidecar.stores import places
 
 if TYPE_CHECKING:
-    from sidecar.stores.contract import Open, Store
+    from sidecar.stores.contract import Find, Place, Store
 
-STORES: dict[str, Open] = {
-    "memory": memory.open_store,
-    "sqlite": sqlite.open_store,
-    "redis": redis.open_store,
-    "rediss": redis.open_store,
-    "redis+sentinel": redis.open_store,
-    "redis+cluster": redis.open_store,
+STORES: dict[str, Find] = {
+    "memory": places.memory,
+    "sqlite": places.sqlite,
+    "redis": places.redis,
+    "rediss": places.redis,
+    "redis+sentinel": places.redis,
+    "redis+cluster": places.redis,
 }
 
 
-def open_store(url: str) -> Store:
-    """Return the store of `url`, untouched until its first operation; `ValueError` says what is wrong with it."""
+def place(url: str) -> Place:
+    """Return where the records of `url` are; `ValueError` says what is wrong with it."""
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in STORES:
         known = ", ".join(f"{name}:" for name in STORES)
         raise ValueError(f"the store's URL must start with one of {known}")
     return STORES[scheme](url)
+
+
+def open_store(url: str) -> Store:
+    """Return the store of `url`, untouched until its first operation; `ValueError` says what is wrong with it."""
+    return place(url).open()

@@ -116,9 +116,19 @@ class Store(Protocol):
         """Release everything; nothing is lost."""
 
 
-Open = Callable[[str], "Store"]
-"""What a store's module offers the registry: from the whole URL to a store.
+class Place(NamedTuple):
+    """Where a URL says that records are kept. `shared` and `home` are those of the store that `open` gives.
 
-`ValueError` says what is wrong with the URL, without repeating it (it may hold a password). Nothing is touched before
-the first operation; `ping()` at start finds out whether the store can be used.
+    Nothing is touched before the store's first operation; `ping()` at start finds out whether it can be used.
+    """
+
+    shared: bool
+    home: Path | None
+    open: Callable[[], Store]
+
+
+Find = Callable[[str], Place]
+"""What a kind of store offers the registry: from the whole URL to its place, without loading what only its store needs.
+
+`ValueError` says what is wrong with the URL, without repeating it (it may hold a password).
 """

@@ -9,7 +9,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.stores.contract import TOMBSTONE_LIFE, Lease, Record, Store, check_version
+from sidecar.stores.contract import TOMBSTONE_LIFE, Lease, Record, check_version
 from sidecar.stores.turns import Turns
 
 if TYPE_CHECKING:
@@ -108,10 +108,3 @@ class MemoryStore:
         if now - self._swept_at >= SWEEP_EVERY:
             self._swept_at = now
             self._rows = {key: row for key, row in self._rows.items() if not row.forgotten(now)}
-
-
-def open_store(url: str) -> Store:
-    """Return an empty store for `memory:`."""
-    if url != "memory:":
-        raise ValueError("the memory store takes nothing after the colon: write memory:")
-    return MemoryStore()

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from sidecar.errors import StoreBrokenError
-from sidecar.stores.contract import TOMBSTONE_LIFE, Record, Store
+from sidecar.stores.contract import TOMBSTONE_LIFE, Record
 from sidecar.stores.leases import Taken
 from sidecar.stores.sqlite_file import CRC, RECOVERY, Connection, SqliteFile, number, record_crc
 from sidecar.stores.threaded import ThreadedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sidecar.stores.contract import Store
 
 SWEEP_EVERY = 60.0
 CHANGES_KEPT = 1000
@@ -206,10 +208,6 @@ def _change(connection: Connection, seq: int) -> tuple[str, str] | None:
     return connection.execute(CHANGE, (seq,)).fetchone()  # type: ignore[no-any-return]
 
 
-def open_store(url: str) -> Store:
-    """Return the store of `sqlite:PATH`; the path is relative to the working directory or absolute."""
-    path = url.removeprefix("sqlite:")
-    if not path or path.startswith((":", "//")) or path.endswith("/") or "\0" in path:
-        raise ValueError("the sqlite store needs the path of a file: write sqlite:PATH")
-    home = Path(path).absolute()
+def opened(home: Path) -> Store:
+    """Return the store whose records are in the file `home`."""
     return ThreadedStore("sqlite", home, SqliteRecords(home))

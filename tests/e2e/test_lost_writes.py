@@ -11,7 +11,7 @@ from sidecar.credentials.broker import Broker
 from sidecar.credentials.vault import Vault, generate_key
 from sidecar.errors import Refusal
 from sidecar.model import Secret
-from sidecar.stores.redis import open_store
+from sidecar.stores import open_store
 from tests.support.credentials import USER, Server, keyed
 from tests.support.redis_server import Replicated
 

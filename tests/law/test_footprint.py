@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.credentials.vault import generate_key
+
 ROOT = Path(__file__).parents[2]
 HEAVY = {
     "aiohttp": "12 MB: the sign-in listener alone needs it",
@@ -90,3 +92,32 @@ def test_running_sidecar_loads_few_modules(loaded: frozenset[str]) -> None:
     """Whoever adds a library sees what it brings along."""
     assert "sidecar.wire.downstream" in loaded
     assert len(loaded) <= MOST_MODULES, sorted(loaded)
+
+
+READER = """
+import os, sys
+import sidecar.cli
+from sidecar import config
+settings = config.load("sidecar.yaml", os.environ)
+assert settings.routes
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize("store", ["sqlite:sidecar.db", "redis://127.0.0.1:6379/0"])
+def test_reading_a_configuration_needs_neither_an_event_loop_nor_a_store(store: str, tmp_path: Path) -> None:
+    """The start waits for it: what only whoever serves needs is loaded beside it."""
+    keys = ", keys: ['${KEY}']" if store.startswith("redis") else ""
+    (tmp_path / "sidecar.yaml").write_text(CONFIGURATION.replace('"sqlite:sidecar.db"', f'"{store}"{keys}'))
+    environ = {**os.environ, "SECRET": "s3cret", "KEY": generate_key(), "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-c", READER],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert not {"asyncio", "ssl", "redis", "sqlite3"} & set(ran.stdout.split())

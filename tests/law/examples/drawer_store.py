@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from sidecar.stores import memory
-from sidecar.stores.contract import Store
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sidecar.stores.contract import Place
+from sidecar.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from sidecar.stores.contract import Store
 
 _DRAWERS: dict[str, Store] = {}
 
 
-def open_store(url: str) -> Store:
-    return _DRAWERS.setdefault(url, memory.open_store("memory:"))
+def place(url: str) -> Place:
+    return Place(shared=False, home=None, open=partial(_opened, url))
+
+
+def _opened(url: str) -> Store:
+    return _DRAWERS.setdefault(url, MemoryStore())

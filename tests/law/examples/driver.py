@@ -17,7 +17,7 @@ from tests.law.examples import drawer_store, errand_grant, house_header
 
 APP_KINDS["house"] = house_header.House
 GRANTS["errand"] = errand_grant
-STORES["drawer"] = drawer_store.open_store
+STORES["drawer"] = drawer_store.place
 
 CONFIGURATION = """
 listeners: [{{bind: "127.0.0.1:0"}}]
