@@ -10,8 +10,8 @@ COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe -
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 IMAGE ?= token-sidecar
 TESTS ?=
-# One more than there are processors: many tests wait for a clock.
-JOBS ?= $(shell echo $$(($$(nproc) + 1)))
+# Two more than there are processors: many tests wait for a clock.
+JOBS ?= $(shell echo $$(($$(nproc) + 2)))
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow canary check format bench fuzz soak lock replicas image clean compiled
 
