@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from sidecar.errors import Refusal
-from sidecar.message import RequestHead, ResponseHead, lines_of
+from sidecar.message import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from sidecar.settings import Limits
@@ -62,8 +62,7 @@ def parse_request(head: bytes, limits: Limits, hearing: Hearing) -> RequestHead:
         extension = _read_extension(head, sink)
     if not sink.complete:
         raise _malformed()
-    line_end = head.find(b"\r\n")
-    start = head[:line_end]
+    start, *lines, _, _ = head.split(b"\r\n")
     method = extension or parser.get_method()
     target = sink.target
     request = method + b" " + target
@@ -75,11 +74,9 @@ def parse_request(head: bytes, limits: Limits, hearing: Hearing) -> RequestHead:
         raise Refusal("bad_request", "The request line is not METHOD TARGET HTTP/1.1.", close=True)
     if len(target) > limits.target:
         raise Refusal("target_too_large", f"The request target exceeds {limits.target} bytes.", close=True)
-    section = head[line_end:-2]
-    lines = lines_of(section)
     if len(lines) > limits.header_count:
         raise Refusal("headers_too_large", f"The request has more than {limits.header_count} headers.", close=True)
-    return RequestHead(method, target, minor, hearing.hear(section, lines, minor))
+    return RequestHead(method, target, minor, hearing.hear(head[len(start) : -2], lines, minor))
 
 
 def _read_extension(head: bytes, sink: _Sink) -> bytes:
@@ -111,17 +108,14 @@ def parse_response(head: bytes, hearing: Hearing) -> ResponseHead:
         pass
     except httptools.HttpParserError:
         raise InvalidResponseError from None
-    line_end = head.find(b"\r\n")
-    line = head[:line_end]
-    start, minor = _known_status_line(line) if line_end <= _LONGEST_REMEMBERED else _status_line(line)
+    line, *lines, _, _ = head.split(b"\r\n")
+    start, minor = _known_status_line(line) if len(line) <= _LONGEST_REMEMBERED else _status_line(line)
     status = parser.get_status_code()
     if not sink.complete or status < 100:  # noqa: PLR2004 - 020 has three digits too
         raise InvalidResponseError
-    section = head[line_end:-2]
-    lines = lines_of(section)
     if len(lines) > MOST_RESPONSE_HEADERS:
         raise InvalidResponseError
-    return ResponseHead(status, minor, start, hearing.hear(section, lines, minor))
+    return ResponseHead(status, minor, start, hearing.hear(head[len(line) : -2], lines, minor))
 
 
 def _status_line(start: bytes) -> tuple[bytes, int]:
