@@ -7,7 +7,8 @@ lines, and anything that would set our own identifiers. Every other line goes on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sidecar.callers.cookie import AROUND, without
 from sidecar.errors import Refusal
@@ -44,7 +45,8 @@ _CHUNKED = b"Transfer-Encoding: chunked"
 _HARMLESS = frozenset([b"close", b"keep-alive"])  # Connection's own options: they name no line
 
 
-class Changes(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Changes:
     """What becomes of the header section of a message: each edit is a line with its line ends, and what goes on of it.
 
     An edit stands for one line, so a line that came twice has two; no edit makes what another one looks for. `shared`:

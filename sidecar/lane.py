@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar import replay
@@ -37,7 +38,8 @@ SWITCHING, UNAUTHORIZED = 101, 401
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
-class Prepared(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Prepared:
     """What follows from a request's speaking lines on one route, for one peer: the same for all that repeat them."""
 
     peer: Peer

@@ -67,7 +67,8 @@ class Origin(NamedTuple):
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Target:
     """What a request is for, read from its target (RFC 9112 section 3.2) and, in origin-form only, from Host."""
 
     form: Literal["origin", "absolute", "authority", "asterisk"]

@@ -8,6 +8,7 @@ sends the exchange to wait for it.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -96,7 +97,7 @@ def check_readings(router: Router[R], target: Target, method: bytes, taken: R | 
     if taken is not None and ";" in taken.match.path:
         return
     for path in other_readings(target.compared):
-        other = router.find(target._replace(compared=path), method)
+        other = router.find(replace(target, compared=path), method)
         if other is not None and other is not taken and (other.token or (taken and taken.token)):
             raise Refusal("bad_request", "The path can be read in more than one way (//, ;), for two routes.")
 

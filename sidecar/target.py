@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def read_target(head: RequestHead) -> Target:
         return Target("asterisk", "http", host[0], host[1], raw, "*", True)
     target = (_known_absolute_form if len(raw) <= _LONGEST_REMEMBERED else _absolute_form)(raw)
     if head.method == b"OPTIONS" and target.path == b"/" and raw[-1:] != b"/":
-        return target._replace(path=b"*", compared="*")  # RFC 9112 section 3.2.4: no path stands for the server itself
+        return replace(target, path=b"*", compared="*")  # RFC 9112 section 3.2.4: no path stands for the server itself
     return target
 
 

@@ -7,8 +7,9 @@ which is valid, is written anew (RFC 9110 section 8.6).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sidecar.errors import Refusal
 from sidecar.wire.head import InvalidResponseError
@@ -22,7 +23,8 @@ _LONGEST_REMEMBERED = 64  # bytes: of a Content-Length line; white space can mak
 _MOST_DIGITS = 18  # 10^18 fits every reader's signed 64 bits; longer numbers wrap in some
 
 
-class Framing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Framing:
     """How the body is delimited: `length` bytes, or chunked, or (responses only) by the end of the connection."""
 
     length: int = 0
