@@ -7,9 +7,9 @@ import sys
 from tests.support.cost import Bare, instructions, messages, whole
 from tests.support.credentials import Bench
 
-# Times the bare proxy. When this was last looked at it was 5.04 on Python 3.11, 5.45 on 3.13, which counts other
+# Times the bare proxy. When this was last looked at it was 5.09 on Python 3.11, 5.50 on 3.13, which counts other
 # instructions: lower it when that gets less.
-MOST = 5.2 if sys.version_info < (3, 12) else 5.6
+MOST = 5.15 if sys.version_info < (3, 12) else 5.55
 
 
 async def test_exchange_of_a_user_costs_no_more_instructions_than_it_did() -> None:
