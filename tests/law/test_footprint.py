@@ -63,14 +63,11 @@ main()
 """
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
-    """Run the program with two routes and SQLite, and return the modules that it has loaded once it serves."""
-    folder = tmp_path_factory.mktemp("footprint")
-    (folder / "sidecar.yaml").write_text(CONFIGURATION)
-    environ = {**os.environ, "SECRET": "s3cret", "PYTHONPATH": str(ROOT)}
+def modules(program: str, folder: Path) -> frozenset[str]:
+    """Run a program that prints what it has loaded, in the folder of its configuration."""
+    environ = {**os.environ, "SECRET": "s3cret", "KEY": generate_key(), "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         cwd=folder,
         env=environ,
         capture_output=True,
@@ -80,6 +77,14 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
     )
     assert ran.returncode == 0, ran.stderr
     return frozenset(ran.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
+    """Run the program with two routes and SQLite, and return the modules that it has loaded once it serves."""
+    folder = tmp_path_factory.mktemp("footprint")
+    (folder / "sidecar.yaml").write_text(CONFIGURATION)
+    return modules(PROGRAM, folder)
 
 
 @pytest.mark.parametrize("module", HEAVY)
@@ -109,15 +114,4 @@ def test_reading_a_configuration_needs_neither_an_event_loop_nor_a_store(store: 
     """The start waits for it: what only whoever serves needs is loaded beside it."""
     keys = ", keys: ['${KEY}']" if store.startswith("redis") else ""
     (tmp_path / "sidecar.yaml").write_text(CONFIGURATION.replace('"sqlite:sidecar.db"', f'"{store}"{keys}'))
-    environ = {**os.environ, "SECRET": "s3cret", "KEY": generate_key(), "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(
-        [sys.executable, "-c", READER],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert not {"asyncio", "ssl", "redis", "sqlite3"} & set(ran.stdout.split())
+    assert not {"asyncio", "ssl", "redis", "sqlite3"} & modules(READER, tmp_path)
