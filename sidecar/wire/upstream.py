@@ -33,6 +33,7 @@ _END = b"\r\n\r\n"
 _FINAL = 200
 _PIECE = 64 * 1024  # bytes
 _TAKES_IT_ALL = 512 * 1024  # bytes in a row: more than what this process and the kernel keep for a caller
+_NOT_JUDGED = -1  # nothing has waited to be sent: it is for its answer that the upstream has to hurry
 _NO_TRAILERS: list[tuple[bytes, bytes]] = []
 
 
@@ -63,7 +64,7 @@ class Upstream(asyncio.Protocol):
         self._doubtful = False  # a body may still come that the response should not have
         self._taken = 0  # bytes of bodies without a pause, until there are enough of them
         self._closes_well = False  # it has said that nothing more will come
-        self._unsent = 0  # bytes still to be sent when it was last looked whether they are taken
+        self._unsent = _NOT_JUDGED  # bytes still to be sent when it was last looked whether they are taken
         self._ends: tuple[object, object] = (None, None)
         self.exchange: Exchange | None = None
         self.deadline = NEVER
@@ -250,7 +251,10 @@ class Upstream(asyncio.Protocol):
     def _is_taking(self) -> bool:
         """Say whether some of what was written has been taken since this was last looked at; then wait on."""
         before, self._unsent = self._unsent, unsent(self._transport)
-        if self._unsent in (0, before):  # more than before is a change, too: TLS hides what waits for the socket
+        if before == _NOT_JUDGED or self._unsent in (
+            0,
+            before,
+        ):  # more than before is a change, too: TLS hides what waits for the socket
             return False
         if self.exchange is None:
             self.deadline = self._pool.wire.deadlines.now + self._pool.wire.limits.idle_timeout
@@ -407,6 +411,7 @@ class Upstream(asyncio.Protocol):
         self.exchange = None
         self._streaming = False
         self._endless = False
+        self._unsent = _NOT_JUDGED
         self.deadline = NEVER
         if self._persistent and self._sent and not (surplus or self.blocked or self._transport.is_closing()):
             if self._paused:

@@ -338,6 +338,23 @@ def test_upload_of_which_more_seems_unsent_than_before_goes_on(
             assert corridor.wire.upstreams == 0
 
 
+def test_answer_is_due_in_time_also_where_the_request_is_not_acknowledged(
+    corridor: Corridor, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
+):
+    """[UP-02] An upstream whose host has gone acknowledges nothing: that some is unsent is no sign of its taking any."""
+    corridor.fresh()
+    with corridor.client(deadline=2) as client:
+        client.send(b"GET /x HTTP/1.1\r\nHost: deaf.internal\r\n\r\n")
+        with closing(deaf.accept()):
+            corridor.settle()
+            monkeypatch.setattr(upstream, "unsent", lambda _transport: 50)
+            _deadline_comes(corridor)
+            assert corridor.wire.upstreams == 0
+            answer = client.answer(b"GET")
+    assert answer is not None
+    assert answer.status == 504
+
+
 def test_tunnels_last_bytes_for_an_upstream_that_has_ended_first_are_kept_while_it_takes_them(
     corridor: Corridor, deaf: Deaf
 ):
