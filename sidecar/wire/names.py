@@ -15,7 +15,7 @@ import errno
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -152,9 +152,13 @@ class Names:
 
 def _first(found: tuple[Found, ...]) -> tuple[Found, ...]:
     """Return the first addresses of each family, in the resolver's order."""
-    families = {one.family for one in found}
-    kept = {one for family in families for one in [one for one in found if one.family == family][:MOST_ADDRESSES]}
-    return tuple(one for one in found if one in kept)
+    seen: Counter[int] = Counter()
+    kept: list[Found] = []
+    for one in found:
+        seen[one.family] += 1
+        if seen[one.family] <= MOST_ADDRESSES:
+            kept.append(one)
+    return tuple(kept)
 
 
 def _answer(entry: _Entry, now: float) -> tuple[Found, ...]:

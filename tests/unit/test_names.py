@@ -70,6 +70,8 @@ async def test_name_with_thousands_of_addresses_keeps_the_first_of_each_family(r
     resolver.answer = six + four
     most = names.MOST_ADDRESSES
     assert await resolver.names().resolve("many.example") == six[:most] + four[:most]
+    resolver.answer = six[:1] * 4000
+    assert await resolver.names().resolve("same.example") == six[:1] * most
 
 
 async def test_answer_counts_for_its_time_and_no_longer(resolver: Resolver):
