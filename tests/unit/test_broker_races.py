@@ -1082,7 +1082,7 @@ class Storm:
         return results
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(3))
 async def test_random_interleaving_never_crosses_users_nor_spends_a_refresh_token_twice(seed: int) -> None:
     """[ID-08] 200 users, 5 000 requests on two instances, cancellations, rejections, sign-ins, sign-outs, faults."""
     storm = Storm(seed)
