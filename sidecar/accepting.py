@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar import listening
 from sidecar.wire.downstream import Downstream
@@ -42,4 +42,7 @@ class Acceptors:
             door.close()
 
     async def _accept(self, sock: socket.socket, app: str | None) -> asyncio.AbstractServer:
-        return await listening.accept(asyncio.get_running_loop(), lambda: Downstream(self._wire, app), sock)
+        def made() -> Any:
+            return Downstream(self._wire, app)
+
+        return await listening.accept(asyncio.get_running_loop(), made, sock)

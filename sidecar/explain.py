@@ -7,7 +7,7 @@ sidecar is running). What only the run itself knows is not told: limits of time 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.assembly import marks_of, request_rules
 from sidecar.callers.recognise import admit, find_app, recognise
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sidecar.credentials.key_state import KeyState
-    from sidecar.lane import Lane
     from sidecar.model import Target
     from sidecar.settings import Match, Route, Settings
 
@@ -84,7 +83,7 @@ def _admitted(
 ) -> Caller:
     caller = recognise(settings.apps, settings.sessions, head, peer, found.route.as_)
     admit(caller, peer, found.route.allow, bool(settings.apps))
-    check_path(target, cast("Lane", found))  # which looks at nothing but the two
+    check_path(target, found.route, found.token)
     check_readings(router, target, head.method, found)
     if head.method in RETURNING:
         check_returning(head, token=found.token, body=request_framing(head).length != 0)

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sidecar import replay
 from sidecar.callers.recognise import admit, recognise
@@ -48,18 +48,37 @@ class Prepared:
     changes: Changes
 
 
-class Shared(NamedTuple):
-    """What all lanes of one configuration share."""
+class Shared:
+    """What all lanes of one configuration share.
 
-    apps: tuple[AppKind, ...]
-    sessions: tuple[SessionKind, ...]
-    broker: Broker
-    response_rules: ResponseRules
-    access: Callable[[Exchange, str, str], None] | None  # writes the access line: exchange, route, request id
-    clock: Callable[[], float] = time.time  # seconds since the epoch
-    login: Login | None = None  # the sidecar's own sign-in
-    refused: Callable[[Exchange, Refusal, str], None] | None = None  # writes the line of a refusal: its route last
-    most_requests: int = sys.maxsize  # of one route under way at once, where the route does not say
+    `access` writes the access line: of an exchange, with its route and request id. `refused` writes the line of a
+    refusal, its route last. `clock` gives seconds since the epoch. `login` is the sidecar's own sign-in. A route takes
+    `most_requests` under way at once, where it does not say.
+    """
+
+    __slots__ = ("access", "apps", "broker", "clock", "login", "most_requests", "refused", "response_rules", "sessions")
+
+    def __init__(
+        self,
+        apps: tuple[AppKind, ...],
+        sessions: tuple[SessionKind, ...],
+        broker: Broker,
+        response_rules: ResponseRules,
+        access: Callable[[Exchange, str, str], None] | None = None,
+        clock: Callable[[], float] = time.time,
+        login: Login | None = None,
+        refused: Callable[[Exchange, Refusal, str], None] | None = None,
+        most_requests: int = sys.maxsize,
+    ) -> None:
+        self.apps = apps
+        self.sessions = sessions
+        self.broker = broker
+        self.response_rules = response_rules
+        self.access = access
+        self.clock = clock
+        self.login = login
+        self.refused = refused
+        self.most_requests = most_requests
 
 
 class Lane:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sidecar.elsewhere import Elsewhere
     from sidecar.lane import Lane
     from sidecar.model import Target
+    from sidecar.settings import Route
     from sidecar.wire.exchange import Errand, Exchange
 
 
@@ -67,7 +68,7 @@ class Proxy:
             lane.under_way += 1
             prepared = lane.prepare(head, exchange.downstream.peer)
             if not target.harmless:
-                check_path(target, lane)
+                check_path(target, lane.route, lane.token)
                 check_readings(self._router, target, head.method, lane)
             if head.method in RETURNING:
                 check_returning(head, token=lane.token, body=not exchange.complete)
@@ -76,16 +77,17 @@ class Proxy:
             errand.refuse(exchange, refusal)
 
 
-def check_path(target: Target, lane: Lane) -> None:
+def check_path(target: Target, route: Route, token: bool) -> None:
     """Raise `Refusal` where the upstream could read the path, or a token in it, differently than we do.
 
-    And where a caller that asked for https would be served in clear text (RFC 9110 section 4.2.2).
+    And where a caller that asked for https would be served in clear text (RFC 9110 section 4.2.2). `token`: whether the
+    route sends one.
     """
-    if target.scheme == "https" and lane.route.upstream.scheme != "https":
+    if target.scheme == "https" and route.upstream.scheme != "https":
         raise Refusal("destination_refused", "The request is for https, but the route's upstream is plain http.")
-    if not target.plain and (lane.token or lane.route.strip_prefix):
+    if not target.plain and (token or route.strip_prefix):
         raise Refusal("bad_request", "The path can be read in more than one way (%2f, %5c, dot segments).")
-    if lane.token and _has_token_parameter(target.path):
+    if token and _has_token_parameter(target.path):
         raise Refusal("bad_request", "The query holds an access_token, but the sidecar puts the token on this route.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.wire import capacity
@@ -103,7 +102,7 @@ class Wire:
         self.strained: Callable[[bool], None] = lambda _above: None
         self.most_connections = limits.connections
         self.most_upstreams = limits.connections
-        self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self.pools: set[Pool] = set()  # those that have connections
         self.spared_at = 0.0
         self._above: Callable[[], bool] = lambda: False
         self._begin: Callable[[Exchange], None] | None = None

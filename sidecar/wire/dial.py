@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar.errors import Refusal
 from sidecar.wire import destinations, race
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sidecar.model import Origin
     from sidecar.settings import Tls
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
+P = TypeVar("P")
 _UNVERIFIED = {
     9: "it is not valid yet",
     10: "it has expired",
@@ -80,7 +80,8 @@ class Dialler:
                 bound_unsent(sock)
                 notice_loss(sock)
                 hold_window(sock)
-                return await self._protocol(factory, sock, origin, tls)
+                made: P = await self._protocol(factory, sock, origin, tls)
+                return made
         except TimeoutError:
             raise Refusal("upstream_timeout", "Connecting to the upstream took too long.") from None
         except ssl.SSLCertVerificationError as error:
@@ -96,7 +97,7 @@ class Dialler:
                 raise Refusal("overloaded", detail, retry_after=RETRY_AFTER) from None
             raise Refusal("upstream_unreachable", "The upstream could not be reached.") from None
 
-    async def _protocol(self, factory: Callable[[], P], sock: socket.socket, origin: Origin, tls: Tls | None) -> P:
+    async def _protocol(self, factory: Callable[[], Any], sock: socket.socket, origin: Origin, tls: Tls | None) -> Any:
         loop = asyncio.get_running_loop()
         if origin.scheme != "https":
             making = asyncio.ensure_future(loop.create_connection(factory, sock=sock))
@@ -134,7 +135,7 @@ class Dialler:
         return self._contexts[tls]
 
 
-def _abort(making: asyncio.Task[tuple[asyncio.Transport, P]]) -> None:
+def _abort(making: asyncio.Task[tuple[asyncio.Transport, Any]]) -> None:
     """End a connection that nobody waits for any more."""
     if not making.cancelled() and making.exception() is None:
         making.result()[0].abort()

@@ -7,7 +7,6 @@ half-close is an end of patience, not an end: what is on its way is delivered as
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import sys
 from typing import TYPE_CHECKING, cast
@@ -25,6 +24,8 @@ from sidecar.wire.problem import problem
 from sidecar.wire.tunnel import End, end_writing, join, reset
 
 if TYPE_CHECKING:
+    import asyncio
+
     from sidecar.wire.upstream import Upstream
 
 _END = b"\r\n\r\n"
@@ -37,8 +38,11 @@ MOST_AT_ONCE = 16  # requests that are refused, and empty lines skipped, before 
 HALF_CLOSED_PATIENCE = 0.8  # seconds between two pieces of a response for a caller that has closed its side
 
 
-class Downstream(asyncio.Protocol):
-    """One connection. `app` is the application that the listener belongs to."""
+class Downstream:
+    """One connection. `app` is the application that the listener belongs to.
+
+    An asyncio.Protocol in everything but its base: a compiled class has none that is not (docs/decisions/0009).
+    """
 
     __slots__ = (
         "_app", "_at", "_brought", "_buffer", "_half_closed", "_judged", "_lingering", "_looked", "_paused", "_reader",

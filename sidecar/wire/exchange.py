@@ -8,7 +8,7 @@ abort, never as a clean end), or tunnelled. The corridor (`proxy`) decides; this
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sidecar.errors import Refusal
 from sidecar.headers import connection_tokens
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 SWITCHING = 101
 MOST_INTERIM = 32  # 1xx responses to one request
 UNSENT_LIMIT = 64 * 1024  # bytes of body taken from the caller before there is an upstream to give them to
+
+_NO_NAMES: Final[frozenset[bytes]] = frozenset()
+_NO_TRAILERS: Final[list[tuple[bytes, bytes]]] = []
 
 _APART: set[asyncio.Task[None]] = set()  # keeps the tasks of `wait_apart` alive
 
@@ -83,13 +86,13 @@ class Exchange:
     _pool: Pool
     _request: bytes
     _chunked_out = False
-    _nominated: frozenset[bytes] = frozenset()  # the response's trailers that stay here
+    _nominated: frozenset[bytes] = _NO_NAMES  # the response's trailers that stay here
     _interims = 0
     _over = False
     _retried = False
     _started = False  # whether the caller's body is being passed on
     _unwanted = False  # whether the rest of the caller's body is thrown away: it has been answered already
-    _trailers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - replaced, never changed
+    _trailers: list[tuple[bytes, bytes]] = _NO_TRAILERS  # replaced, never changed
 
     def __init__(self, downstream: Downstream, head: RequestHead, framing: Framing) -> None:
         self.downstream = downstream

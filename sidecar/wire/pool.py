@@ -32,7 +32,7 @@ class Pool:
     """
 
     __slots__ = (
-        "__weakref__", "_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_origin", "_tls", "wire",
+        "_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_open", "_origin", "_tls", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,7 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._idle: list[Upstream] = []
         self._doubted: set[Upstream] = set()
+        self._open = 0
 
     def take(self) -> Upstream | None:
         """Return the idle connection that was used last: it is the likeliest to be alive."""
@@ -68,7 +69,6 @@ class Pool:
 
     async def connect(self) -> Upstream:
         """Open a connection; raise `Refusal` (upstream_unreachable, upstream_timeout, destination_refused, loop)."""
-        self.wire.pools.add(self)
         self.wire.spare()
         return await self._dialler.dial(
             lambda: Upstream(self), self._origin, tls=self._tls, timeout=self._connect_timeout, named=self._named
@@ -111,6 +111,20 @@ class Pool:
         self._doubted.discard(upstream)
         if upstream in self._idle:
             self._idle.remove(upstream)
+
+    def opened(self) -> None:
+        """Count a connection that begins."""
+        self._open += 1
+        self.wire.upstreams += 1
+        self.wire.pools.add(self)
+
+    def ended(self, upstream: Upstream) -> None:
+        """Count a connection no longer."""
+        self.forget(upstream)
+        self.wire.upstreams -= 1
+        self._open -= 1
+        if not self._open:
+            self.wire.pools.discard(self)
 
     def close(self) -> None:
         """Close what is idle; what is in use ends with its exchange."""

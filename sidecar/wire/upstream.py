@@ -7,7 +7,6 @@ response becomes another caller's (RFC 9112 sections 6.3, 9.3 and 9.6).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import ssl
@@ -25,6 +24,8 @@ from sidecar.wire.head import LONGEST_RESPONSE_HEAD, InvalidResponseError, parse
 from sidecar.wire.tunnel import reset
 
 if TYPE_CHECKING:
+    import asyncio
+
     from sidecar.message import ResponseHead
     from sidecar.wire.exchange import Exchange
     from sidecar.wire.pool import Pool
@@ -37,8 +38,11 @@ _NOT_JUDGED = -1  # nothing has waited to be sent: it is for its answer that the
 _NO_TRAILERS: list[tuple[bytes, bytes]] = []
 
 
-class Upstream(asyncio.Protocol):
-    """One connection. `used` counts the requests it has carried."""
+class Upstream:
+    """One connection. `used` counts the requests it has carried.
+
+    An asyncio.Protocol in everything but its base: a compiled class has none that is not (docs/decisions/0009).
+    """
 
     __slots__ = (
         "_closes_well", "_doubtful", "_endless", "_ends", "_fresh", "_gone", "_held", "_partial", "_paused",
@@ -171,8 +175,8 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._pool.opened()
         wire = self._pool.wire
-        wire.upstreams += 1
         wire.deadlines.add(self)
         self._ends = (transport.get_extra_info("sockname"), transport.get_extra_info("peername"))
         wire.outgoing.add(self._ends)
@@ -207,10 +211,9 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         wire = self._pool.wire
-        wire.upstreams -= 1
         wire.deadlines.discard(self)
         wire.outgoing.discard(self._ends)
-        self._pool.forget(self)
+        self._pool.ended(self)
         if self.exchange is not None:
             if exc is not None:
                 self._read_last_words()

@@ -34,7 +34,6 @@ from sidecar.wire.context import Wire
 from sidecar.wire.dial import Dialler
 from sidecar.wire.downstream import Downstream
 from sidecar.wire.pool import Pool
-from sidecar.wire.upstream import Upstream
 from tests.support.raw import Raw
 from tests.support.recording_upstream import RecordingUpstream
 
@@ -162,7 +161,9 @@ class Corridor:
     async def _start(self) -> None:
         await self.upstream.start(self.tls.server if self.tls else None)
         self.wire = Wire(self._loop, self._limits)
-        self._server = await self._loop.create_server(lambda: _CutDownstream(self), "127.0.0.1", 0, backlog=1024)
+        self._server = await self._loop.create_server(
+            lambda: _Cut(Downstream(self.wire, None), self), "127.0.0.1", 0, backlog=1024
+        )
         bound_unsent(self._server.sockets[0])
         self.port = self._server.sockets[0].getsockname()[1]
         self.wire.configure(self._limits, self._proxy())
@@ -223,7 +224,7 @@ class Corridor:
     @contextmanager
     def unix_client(self, path: Path) -> Iterator[socket.socket]:
         """Connect to the proxy by a unix socket."""
-        server = self.run(self._loop.create_unix_server(lambda: _CutDownstream(self), path))
+        server = self.run(self._loop.create_unix_server(lambda: _Cut(Downstream(self.wire, None), self), path))
         try:
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(5)
@@ -300,68 +301,62 @@ class Corridor:
     def _lane(
         self, route: Route, shared: Shared, dialler: Dialler, carriers: frozenset[bytes], cookies: frozenset[bytes]
     ) -> Lane:
-        pool = _CutPool(self, dialler, route.upstream, connect_timeout=route.timeout.connect)
+        cutting = cast("Dialler", _CutDialler(dialler, self))
+        tls = self.tls.client if self.tls else None
+        pool = Pool(self.wire, cutting, route.upstream, tls=tls, connect_timeout=route.timeout.connect)
         self._pools.append(pool)
         dropped = carriers | ({b"authorization", b"dpop"} if route.as_ != "none" else frozenset())
         return Lane(route, shared, pool, RequestRules(dropped, cookies), self.metrics.route(route.name))
 
 
-class _CutDownstream(Downstream):
-    """Takes what the network delivered in the pieces that the test wants."""
+class _Cut(asyncio.Protocol):
+    """Hands on what the network delivered in the pieces that the test wants."""
 
-    def __init__(self, corridor: Corridor) -> None:
-        super().__init__(corridor.wire, None)
-        self._pieces = _Pieces(corridor)
-
-    def data_received(self, data: bytes) -> None:
-        for piece in self._pieces.of(data):
-            if self._transport.is_closing():
-                return
-            protocol = cast("asyncio.Protocol", self._transport.get_protocol())
-            if protocol is self:
-                super().data_received(piece)
-            else:  # a tunnel since the last piece
-                protocol.data_received(piece)
-
-
-class _CutUpstream(Upstream):
-    def __init__(self, pool: Pool, corridor: Corridor) -> None:
-        super().__init__(pool)
-        self._pieces = _Pieces(corridor)
-
-    def data_received(self, data: bytes) -> None:
-        for piece in self._pieces.of(data):
-            if self._transport.is_closing():
-                return
-            protocol = cast("asyncio.Protocol", self._transport.get_protocol())
-            if protocol is self:
-                super().data_received(piece)
-            else:  # a tunnel since the last piece
-                protocol.data_received(piece)
-
-
-class _Pieces:
-    def __init__(self, corridor: Corridor) -> None:
+    def __init__(self, inner: Any, corridor: Corridor) -> None:
+        self.inner = inner
         self._corridor = corridor
+        self._transport = cast("asyncio.Transport", None)
 
-    def of(self, data: bytes) -> Iterable[bytes]:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        for piece in self._pieces(data):
+            if self._transport.is_closing():
+                return
+            protocol = cast("asyncio.Protocol", self._transport.get_protocol())
+            if protocol is self:
+                self.inner.data_received(piece)
+            else:  # a tunnel since the last piece
+                protocol.data_received(piece)
+
+    def eof_received(self) -> bool | None:
+        return cast("bool | None", self.inner.eof_received())
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.inner.connection_lost(exc)
+
+    def _pieces(self, data: bytes) -> Iterable[bytes]:
         cut = self._corridor.cut
         return (data,) if cut is None else cut(data)
 
 
-class _CutPool(Pool):
-    def __init__(self, corridor: Corridor, dialler: Dialler, origin: Origin, *, connect_timeout: float) -> None:
-        super().__init__(corridor.wire, dialler, origin, connect_timeout=connect_timeout)
+class _CutDialler:
+    """Dials as the sidecar does."""
+
+    def __init__(self, dialler: Dialler, corridor: Corridor) -> None:
+        self._dialler = dialler
         self._corridor = corridor
 
-    async def connect(self) -> Upstream:
-        return await self._dialler.dial(
-            lambda: _CutUpstream(self, self._corridor),
-            self._origin,
-            tls=self._corridor.tls.client if self._corridor.tls else None,
-            timeout=self._connect_timeout,
-            named=True,
-        )
+    async def dial(self, factory: Callable[[], Any], origin: Origin, **how: Any) -> Any:
+        return (await self._dialler.dial(lambda: _Cut(factory(), self._corridor), origin, **how)).inner
 
 
 def bytewise(data: bytes) -> Iterator[bytes]:

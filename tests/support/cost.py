@@ -114,9 +114,13 @@ class Whole:
         self._downstream.connection_made(self._here)  # type: ignore[arg-type]
 
     def exchange(self, request: bytes, response: bytes) -> tuple[bytes, bytes]:
-        self._downstream.data_received(request)
-        self._upstream.data_received(response)
+        self.asked(request).data_received(response)
         return self._there.last, self._here.last
+
+    def asked(self, request: bytes) -> Upstream:
+        """Send a request; return the connection that waits for its response."""
+        self._downstream.data_received(request)
+        return self._upstream
 
 
 async def whole(bench: Bench) -> Whole:

@@ -8,7 +8,6 @@ import re
 import threading
 import time
 from contextlib import ExitStack, suppress
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +18,9 @@ from sidecar.settings import Limits, Match, Route, UpstreamTimeout
 from sidecar.wire import capacity
 from sidecar.wire.context import LOOK, Deadlines
 from sidecar.wire.downstream import LINGER, MOST_REFUSED
-from sidecar.wire.upstream import Upstream
 from tests.support.corridor import LIMITS, Corridor
+from tests.support.cost import messages, whole
+from tests.support.credentials import Bench
 from tests.support.recording_upstream import Seen, Wait, reread, response
 
 if TYPE_CHECKING:
@@ -453,11 +453,11 @@ def _prepared() -> int:
     return sum(type(one) is Prepared for one in gc.get_objects())
 
 
-def test_response_head_that_trickles_is_looked_at_once():
+async def test_response_head_that_trickles_is_looked_at_once():
     """[SL-01] A long head whose end comes byte by byte costs what keeping it costs, not a search through it each time."""
     start = b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000
-    upstream = Upstream(None)
-    upstream.exchange = SimpleNamespace(errand=SimpleNamespace(response_rules=SimpleNamespace(hearing=None)))
+    bench = Bench()
+    upstream = (await whole(bench)).asked(messages(1)[0])
     upstream.data_received(start)
 
     def kept() -> None:
@@ -465,6 +465,7 @@ def test_response_head_that_trickles_is_looked_at_once():
         start += b"a"
 
     assert _cost(lambda: upstream.data_received(b"a")) < 8 * _cost(kept)
+    await bench.broker.close(1)
 
 
 def _cost(work: Callable[[], None]) -> float:
