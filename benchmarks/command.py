@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.install import NotAvailableError
 from benchmarks.peers import PEERS
+from benchmarks.progress import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +27,6 @@ def names(text: str) -> list[str]:
     if unknown := [name for name in found if name not in PEERS]:
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(PEERS)}")
     return found
-
-
-def say(text: str) -> None:
-    """A progress line; results alone go to standard output."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def enter(work: Callable[[], int]) -> int:

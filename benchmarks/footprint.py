@@ -16,13 +16,14 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks import processes
-from benchmarks.command import enter, say
+from benchmarks.command import enter
 from benchmarks.fleet import CheckError, started
 from benchmarks.install import NotAvailableError
 from benchmarks.measure import stage
 from benchmarks.peers import PEERS, sidecar
 from benchmarks.peers.contract import Launch
-from benchmarks.places import ROOT, free_port
+from benchmarks.places import free_port
+from benchmarks.progress import say
 from benchmarks.report import table
 from benchmarks.scene import APP_HOST, REFRESH_LENGTH, TOKEN_LENGTH, USER_HOST, Request
 from benchmarks.session_api import SessionApiError, put_sessions
@@ -102,7 +103,8 @@ def _as_installed(directory: Path) -> dict[str, str]:
     absent = directory / "absent"
     absent.mkdir(exist_ok=True)
     (absent / "greenlet.py").write_text('raise ImportError("not among the sidecar\'s requirements")\n')
-    return {"PYTHONPATH": f"{absent}{os.pathsep}{ROOT}"}
+    there = sidecar.environment()
+    return {**there, "PYTHONPATH": f"{absent}{os.pathsep}{there['PYTHONPATH']}"}
 
 
 def _each(grown: int, count: int) -> str:

@@ -12,12 +12,13 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from benchmarks.command import enter, say
+from benchmarks.command import enter
 from benchmarks.fleet import fleet
 from benchmarks.install import NotAvailableError, pypi
 from benchmarks.load import Load, run, write_requests
 from benchmarks.measure import stage
 from benchmarks.peers import PEERS
+from benchmarks.progress import say
 from benchmarks.report import table
 from benchmarks.scene import varied
 

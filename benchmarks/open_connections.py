@@ -13,12 +13,13 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.command import enter, names, numbers, say
+from benchmarks.command import enter, names, numbers
 from benchmarks.fleet import fleet
 from benchmarks.load import Load, write_requests
 from benchmarks.measure import Sample, measure, stage
 from benchmarks.peers import PEERS
 from benchmarks.places import LOOPBACK
+from benchmarks.progress import say
 from benchmarks.report import digits, table
 from benchmarks.scene import varied
 

@@ -16,13 +16,14 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks import processes
-from benchmarks.command import enter, numbers, say
+from benchmarks.command import enter, numbers
 from benchmarks.fleet import CheckError, Running, started
 from benchmarks.load import Load, write_requests
 from benchmarks.measure import Sample, measure, stage
 from benchmarks.peers import sidecar
 from benchmarks.peers.contract import Launch
 from benchmarks.places import free_port
+from benchmarks.progress import say
 from benchmarks.report import digits, table
 from benchmarks.scene import Request, Scene, requests_for, varied
 from benchmarks.session_api import put_sessions
@@ -59,7 +60,7 @@ def _start(stack: ExitStack, scene: Scene, count: int, asked: int) -> Running:
     port, admin, name = free_port(), free_port(), f"routes-{count}"
     path = sidecar.configuration(scene, port, admin, list(_routes(scene, count)), name)
     begun = time.monotonic()
-    launch = Launch(sidecar.command(path), port, sidecar.ENVIRONMENT)
+    launch = Launch(sidecar.command(path), port, sidecar.environment())
     running = stack.enter_context(started(sidecar.USER, launch, scene))
     say(f"{count} routes: listens after {time.monotonic() - begun:.2f} s")
     put_sessions(admin, scene.sessions)

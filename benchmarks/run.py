@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import machine
-from benchmarks.command import enter, names, numbers, say
+from benchmarks.command import enter, names, numbers
 from benchmarks.fleet import fleet
 from benchmarks.load import Load, write_requests
 from benchmarks.measure import Sample, measure, stage
 from benchmarks.peers import PEERS, USUAL
 from benchmarks.places import RESULTS
+from benchmarks.progress import say
 from benchmarks.report import Case, Report, markdown
 from benchmarks.scene import varied
 

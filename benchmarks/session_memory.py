@@ -40,7 +40,7 @@ def use_each(running: Running, scene: Scene) -> None:
 def _rows(scene: Scene) -> Iterator[list[str]]:
     port, admin = free_port(), free_port()
     path = sidecar.configuration(scene, port, admin, [sidecar.route(scene, USER_HOST, "user")], "sessions")
-    with started(sidecar.USER, Launch(sidecar.command(path), port, sidecar.ENVIRONMENT), scene) as running:
+    with started(sidecar.USER, Launch(sidecar.command(path), port, sidecar.environment()), scene) as running:
 
         def row(words: str, further: str) -> list[str]:
             return [words, f"{processes.rss_bytes(running.program.pid) / 2**20:.1f}", further]

@@ -10,10 +10,11 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import processes
-from benchmarks.command import enter, names, say
+from benchmarks.command import enter, names
 from benchmarks.install import NotAvailableError
 from benchmarks.measure import stage
 from benchmarks.peers import PEERS
+from benchmarks.progress import say
 from benchmarks.report import table
 from benchmarks.scene import APP_HOST, Request, Scene
 from benchmarks.wire import get

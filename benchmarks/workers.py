@@ -15,7 +15,7 @@ from contextlib import ExitStack, nullcontext
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.command import enter, numbers, say
+from benchmarks.command import enter, numbers
 from benchmarks.fleet import Running, started
 from benchmarks.load import Load, write_requests
 from benchmarks.measure import Sample, measure, stage
@@ -23,6 +23,7 @@ from benchmarks.peers import sidecar
 from benchmarks.peers.contract import Launch
 from benchmarks.places import free_port
 from benchmarks.processes import tree
+from benchmarks.progress import say
 from benchmarks.quota import shares
 from benchmarks.report import digits, table
 from benchmarks.scene import USER_HOST, Scene, requests_for, varied
@@ -39,7 +40,7 @@ def _start(stack: ExitStack, scene: Scene, workers: int) -> Running:
     routes = [sidecar.route(scene, USER_HOST, "user")]
     path = sidecar.configuration(scene, port, admin, routes, f"workers-{workers}")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"workers": workers}))
-    launch = Launch(sidecar.command(path), port, sidecar.ENVIRONMENT)
+    launch = Launch(sidecar.command(path), port, sidecar.environment())
     running = stack.enter_context(started(sidecar.USER, launch, scene))
     put_sessions(admin, scene.sessions)
     return running

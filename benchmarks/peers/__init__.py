@@ -20,7 +20,7 @@ _ALL = (
     aiohttp.PLAIN_ASYNCIO,
     mitmproxy.PEER,
 )
-VARIANTS = {peer.name: peer for peer in (sidecar.LOGGED, sidecar.IN_MEMORY, sidecar.IN_REDIS)}
-"""The sidecar with an access log, and with other stores than SQLite: measured where they are asked for by name."""
+VARIANTS = {peer.name: peer for peer in (sidecar.INTERPRETED, sidecar.LOGGED, sidecar.IN_MEMORY, sidecar.IN_REDIS)}
+"""The sidecar not compiled, with an access log, with other stores: measured where they are asked for by name."""
 USUAL = [peer.name for peer in _ALL]
 PEERS: dict[str, Peer] = {peer.name: peer for peer in _ALL} | VARIANTS

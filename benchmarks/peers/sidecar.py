@@ -8,33 +8,49 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import compiled
 from benchmarks.install import NotAvailableError
 from benchmarks.peers.contract import Launch, Peer
-from benchmarks.places import ROOT, free_port
+from benchmarks.places import BUILD, ROOT, free_port
+from benchmarks.progress import say
 from benchmarks.scene import APP_HOST, CLIENT_ID, CLIENT_SECRET, SCOPE, TLS_NAME, USER_HOST, Scene
 from benchmarks.session_api import put_sessions
 from sidecar.credentials.vault import generate_key
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 REDIS = "BENCHMARK_REDIS"
 """The variable that names an empty Redis."""
-ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 
 
-def prepare() -> str:
+@functools.cache
+def _compiled() -> Path | None:
+    """Where the sidecar is as the image has it; None where there is no compiler."""
+    try:
+        return compiled.install(BUILD / "compiled")
+    except NotAvailableError as why:
+        say(f"measuring the sidecar as it is interpreted, which is slower than the image's: {why}")
+        return None
+
+
+def environment() -> dict[str, str]:
+    """What a sidecar is started with: its forwarding path is compiled, as in the image, where that can be done."""
+    return {"PYTHONPATH": str(_compiled() or ROOT), "PYTHONSAFEPATH": "1"}
+
+
+def prepare(environ: Callable[[], dict[str, str]] = environment) -> str:
     """Return the version.
 
-    The modules are compiled, as an image's and a wheel's are: a checkout may be told to keep no bytecode.
+    All has its bytecode, as an image's and a wheel's modules have: a checkout may be told to keep none.
     """
-    compileall.compile_dir(ROOT / "sidecar", quiet=1)
+    where = environ()
+    compileall.compile_dir(Path(where["PYTHONPATH"]) / "sidecar", quiet=1)
     command = [sys.executable, "-m", "sidecar", "version"]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, **ENVIRONMENT}
-    )
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, **where})
     if done.returncode:
         raise NotAvailableError(
             f"the sidecar does not start: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
@@ -87,15 +103,33 @@ def _store(kind: str) -> Entry | None:
     return {"url": "memory:"} if kind == "memory" else None
 
 
-def launch(scene: Scene, *, name: str, store: str = "sqlite", **more: object) -> Launch:
+def _interpreted() -> dict[str, str]:
+    return {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+
+
+def launch(
+    scene: Scene,
+    *,
+    name: str,
+    store: str = "sqlite",
+    environ: Callable[[], dict[str, str]] = environment,
+    **more: object,
+) -> Launch:
     port, admin = free_port(), free_port()
     routes = [route(scene, APP_HOST, "app"), route(scene, USER_HOST, "user")]
     path = configuration(scene, port, admin, routes, name, _store(store), **more)
-    return Launch(command(path), port, ENVIRONMENT, functools.partial(put_sessions, admin, scene.sessions))
+    return Launch(command(path), port, environ(), functools.partial(put_sessions, admin, scene.sessions))
 
 
 USER = Peer("sidecar-user", "sidecar, `as: user`", prepare, functools.partial(launch, name="sidecar-user"), "user")
 APP = Peer("sidecar-app", "sidecar, `as: app`", prepare, functools.partial(launch, name="sidecar-app"))
+INTERPRETED = Peer(
+    "sidecar-interpreted",
+    "sidecar, `as: user`, not compiled",
+    functools.partial(prepare, _interpreted),
+    functools.partial(launch, name="sidecar-interpreted", environ=_interpreted),
+    "user",
+)
 LOGGED = Peer(
     "sidecar-logged",
     "sidecar, `as: user`, access log on",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar import __version__
 from sidecar.admin import process, text_format
+from sidecar.build import is_compiled
 from sidecar.metrics import BOUNDS, NO_ROUTE, Metrics
 
 if TYPE_CHECKING:
@@ -114,8 +115,10 @@ FAMILIES = (
            (), _one(lambda _: 1)),
     Family("sidecar_worker_restarts_total", "counter", "Workers that ended unasked and were started again.",
            (), _one(lambda _: 0)),
-    Family("sidecar_build_info", "gauge", "Always 1; its labels name the version and the Python that runs it.",
-           ("version", "python"), lambda _: [((__version__, platform.python_version()), 1)]),
+    Family("sidecar_build_info", "gauge",
+           "Always 1; its labels name the version, the Python that runs it, and whether the data path is compiled.",
+           ("version", "python", "compiled"),
+           lambda _: [((__version__, platform.python_version(), "yes" if is_compiled() else "no"), 1)]),
 )  # fmt: skip
 HISTOGRAM = "sidecar_request_seconds"
 HISTOGRAM_HELP = "Seconds from the head of a request to the end of its response, by route."

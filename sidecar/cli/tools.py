@@ -8,6 +8,7 @@ import sys
 import click
 
 from sidecar import __version__
+from sidecar.build import is_compiled
 from sidecar.cli import common
 
 
@@ -34,8 +35,9 @@ def demo(once: bool) -> None:
 @click.command()
 @common.json_option
 def version(as_json: bool) -> None:
-    """Print the version."""
+    """Print the version, and whether the forwarding path is compiled."""
+    python, compiled = platform.python_version(), is_compiled()
     if as_json:
-        common.echo_json({"version": __version__, "python": platform.python_version()})
+        common.echo_json({"version": __version__, "python": python, "compiled": compiled})
     else:
-        click.echo(f"sidecar {__version__} (Python {platform.python_version()})")
+        click.echo(f"sidecar {__version__} (Python {python}{', compiled' if compiled else ''})")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
+from sidecar.build import is_compiled
 from tests.support.cost import Bare, instructions, messages, whole
 from tests.support.credentials import Bench
 
@@ -12,6 +15,7 @@ from tests.support.credentials import Bench
 MOST = 5.15 if sys.version_info < (3, 12) else 5.55
 
 
+@pytest.mark.skipif(is_compiled(), reason="counts instructions of the interpreter")
 async def test_exchange_of_a_user_costs_no_more_instructions_than_it_did() -> None:
     """Route, session, token and every check of both heads, in heads that differ in every message."""
     bench = Bench()

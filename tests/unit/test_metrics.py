@@ -127,7 +127,8 @@ def test_route_that_left_the_configuration_leaves_the_page():
 
 def test_labels_are_bounded_by_the_configuration():
     """[LK-11] No family has a label that a request could fill, and refusals carry codes of the table only."""
-    allowed = {"route", "provider", "status_class", "code", "state", "result", "version", "python", "cause", "event"}
+    allowed = {"route", "provider", "status_class", "code", "state", "result", "cause", "event"}
+    allowed |= {"version", "python", "compiled"}
     assert {label for family in FAMILIES for label in family.labels} <= allowed
     metrics = Metrics()
     for code in REFUSALS:

@@ -1,0 +1,79 @@
+"""The forwarding path compiled as in the image: `python -m benchmarks.compiled DIRECTORY` installs it there.
+
+For the running Python. It takes a C compiler and Python's headers, which are got where they are missing. Whatever runs
+with `PYTHONPATH=DIRECTORY PYTHONSAFEPATH=1` then imports the compiled sidecar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from benchmarks.install import NotAvailableError, carry_out, debian
+from benchmarks.machine import DISTRIBUTION
+from benchmarks.places import ROOT
+from benchmarks.progress import say
+
+_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def install(directory: Path) -> Path:
+    """Make `directory` hold the package as it is now, compiled; return it. Raises NotAvailableError."""
+    mark, now = directory / ".sources", _sources()
+    if mark.exists() and mark.read_text() == now:
+        return directory
+    _get_compiler()
+    say("compiling the forwarding path: a minute")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "-q"]
+    with tempfile.TemporaryDirectory() as made:
+        carry_out(
+            [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", made, str(ROOT)],
+            "the compiled sidecar",
+            HATCH_BUILD_HOOKS_ENABLE="1",
+        )
+        (wheel,) = Path(made).glob("*.whl")
+        carry_out(
+            [*pip, "install", "--no-deps", "--no-index", "--upgrade", "--target", str(directory), str(wheel)],
+            "the compiled sidecar",
+        )
+    mark.write_text(now)
+    return directory
+
+
+def _sources() -> str:
+    """What the result depends on: the Python that compiles, and everything that is packed."""
+    digest = hashlib.sha256(f"{sys.version} {sys.base_prefix}".encode())
+    for path in (*sorted(ROOT.glob("sidecar/**/*.py")), ROOT / "hatch_build.py", ROOT / "pyproject.toml"):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _get_compiler() -> None:
+    debian("gcc", "gcc")
+    debian("libc6-dev", "/usr/include/stdio.h")
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    if headers.exists():
+        return
+    if Path(sys.base_prefix) != DISTRIBUTION:
+        raise NotAvailableError(f"{sys.executable} has no headers: {headers}")
+    debian(f"python{_VERSION}-dev", str(headers))
+
+
+def main() -> int:
+    """Install into the directory that is named; 1 where that cannot be, with the reason."""
+    if len(sys.argv) != 2:
+        say("usage: python -m benchmarks.compiled DIRECTORY")
+        return 2
+    try:
+        install(Path(sys.argv[1]).resolve())
+    except NotAvailableError as why:
+        say(f"cannot compile: {why}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""What is compiled, and that the tests run what they were asked to run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from sidecar.build import is_compiled
+
+ROOT = Path(__file__).parents[2]
+ASKED = bool(os.environ.get("COMPILED"))
+
+
+def test_what_is_tested_is_compiled_where_that_was_asked_for():
+    """`make test COMPILED=1`, for the tests' own process and for those that they start."""
+    command = [sys.executable, "-m", "sidecar", "version", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=True)
+    assert json.loads(done.stdout)["compiled"] is is_compiled() is ASKED
+
+
+def test_what_is_compiled_is_there_and_is_the_forwarding_path():
+    """All of it in one group, so that what it calls of itself are calls in C."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    modules = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["modules"]
+    assert modules == sorted(modules)
+    assert all((ROOT / module).is_file() for module in modules)
+    here = {f"sidecar/wire/{name}.py" for name in ("downstream", "exchange", "framing", "head", "body", "upstream")}
+    assert here < set(modules)
