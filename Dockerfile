@@ -2,8 +2,17 @@
 # Behind a company's own certificate authority or package mirror, two optional build secrets help; neither gets into a layer:
 #   --secret id=ca,src=ca.pem      certificates to trust
 #   --secret id=pip,src=pip.conf   pip's settings
+# The forwarding path is compiled. --build-arg COMPILE=0 leaves it interpreted, where no C compiler can be had from Debian:
+# it then takes a quarter more CPU.
 
 FROM python:3.13-slim AS build
+ARG COMPILE=1
+# (python3-dev only where the base image has Debian's own Python: the official ones bring their headers)
+RUN set -eu; if [ "$COMPILE" = 1 ]; then \
+    headers=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")'); \
+    apt-get update -qq; \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        gcc libc6-dev $([ -e "$headers" ] || echo python3-dev) >/dev/null; fi
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
@@ -14,10 +23,10 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=pip set -eu; \
     python3 -m pip --python /opt/sidecar install -q --only-binary :all: --require-hashes -r requirements.lock; \
     python3 -m venv /opt/build; \
     /opt/build/bin/pip install -q --only-binary :all: --require-hashes -r requirements-build.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml hatch_build.py README.md ./
 COPY sidecar sidecar
 RUN set -eu; \
-    /opt/build/bin/pip wheel -q --no-deps --no-build-isolation --no-index -w /dist .; \
+    HATCH_BUILD_HOOKS_ENABLE="$COMPILE" /opt/build/bin/pip wheel -q --no-deps --no-build-isolation --no-index -w /dist .; \
     python3 -m pip --python /opt/sidecar install -q --no-deps --no-index --no-compile /dist/*.whl; \
     find /opt/sidecar -name tests -type d -path '*/site-packages/*' -prune -exec rm -rf {} +; \
     /opt/sidecar/bin/python -m compileall -q -j 0 /opt/sidecar/lib
