@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # COMPILED=1 runs everything with the forwarding path compiled, as the image has it; that takes a C compiler.
 COMPILED ?=
 MADE := build/compiled
-RUN := $(if $(COMPILED),env PYTHONPATH=$(CURDIR)/$(MADE):$(CURDIR) PYTHONSAFEPATH=1 PYTEST_ADDOPTS="-o pythonpath=" )$(CURDIR)/$(BIN)/python
+RUN := $(if $(COMPILED),env PYTHONPATH="$(CURDIR)/$(MADE):$(CURDIR)" PYTHONSAFEPATH=1 PYTEST_ADDOPTS="-o pythonpath=" )$(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links

@@ -8,7 +8,7 @@ lines, and anything that would set our own identifiers. Every other line goes on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.callers.cookie import AROUND, without
 from sidecar.errors import Refusal
@@ -20,29 +20,36 @@ if TYPE_CHECKING:
 
     from sidecar.message import Headers, RequestHead, ResponseHead
 
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     [
         b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"http2-settings",
         b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization",
     ]
 )  # fmt: skip
-_FRAMING = frozenset([b"host", b"content-length", b"transfer-encoding"])  # Connection cannot take these away
-_EXPECT = frozenset([b"expect"])
-_NEVER_TRAILERS = HOP_BY_HOP | frozenset(
+_FRAMING: Final = frozenset([b"host", b"content-length", b"transfer-encoding"])  # Connection cannot take these away
+_EXPECT: Final = frozenset([b"expect"])
+_NEVER_TRAILERS: Final = HOP_BY_HOP | frozenset(
     [
         b"host", b"content-length", b"content-encoding", b"content-type", b"content-range", b"trailer",
         b"authorization", b"cookie", b"set-cookie", b"expect", b"cache-control", b"max-forwards", b"range",
     ]
 )  # fmt: skip
-_KEEP, _DROP, _HOST, _COOKIE, _CODING, _CONNECTION, _UPGRADE, _SET_COOKIE = range(8)
-_SPECIAL = {
+_KEEP: Final = 0
+_DROP: Final = 1
+_HOST: Final = 2
+_COOKIE: Final = 3
+_CODING: Final = 4
+_CONNECTION: Final = 5
+_UPGRADE: Final = 6
+_SET_COOKIE: Final = 7
+_SPECIAL: Final = {
     b"host": _HOST,
     b"transfer-encoding": _CODING,
     b"connection": _CONNECTION,
     b"upgrade": _UPGRADE,
 }
-_CHUNKED = b"Transfer-Encoding: chunked"
-_HARMLESS = frozenset([b"close", b"keep-alive"])  # Connection's own options: they name no line
+_CHUNKED: Final = b"Transfer-Encoding: chunked"
+_HARMLESS: Final = frozenset([b"close", b"keep-alive"])  # Connection's own options: they name no line
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +236,9 @@ def connection_tokens(headers: Headers) -> frozenset[bytes]:
     return tokens
 
 
-_TOKENS = "connection tokens"
-_NO_TOKENS = frozenset[bytes]()
-_PERSISTS = "persists"
+_TOKENS: Final = "connection tokens"
+_NO_TOKENS: Final = frozenset[bytes]()
+_PERSISTS: Final = "persists"
 
 
 def persists(headers: Headers, minor: int) -> bool:
@@ -243,7 +250,7 @@ def persists(headers: Headers, minor: int) -> bool:
     return stays
 
 
-RETURNING = frozenset([b"OPTIONS", b"TRACE"])
+RETURNING: Final = frozenset([b"OPTIONS", b"TRACE"])
 """The methods that Max-Forwards is for; others keep it as it came (RFC 9110 section 7.6.2)."""
 
 

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar import replay
 from sidecar.callers.recognise import admit, recognise
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from sidecar.wire.exchange import Exchange
     from sidecar.wire.pool import Pool
 
-SWITCHING, UNAUTHORIZED = 101, 401
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+SWITCHING: Final = 101
+UNAUTHORIZED: Final = 401
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ names and values run in parallel: one entry per header line (RFC 9112 section 5)
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-IDEMPOTENT = frozenset([b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"])
+IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"])
 """The methods that may be sent again when nobody knows what became of the first time (RFC 9110 section 9.2.2)."""
-_JOINED = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
+_JOINED: Final = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 
 
 def as_some_read_it(name: bytes) -> bytes:

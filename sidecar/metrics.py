@@ -11,18 +11,18 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency buckets, in seconds."""
 
-NO_ROUTE = ""
-UNMATCHED = "(unmatched)"
+NO_ROUTE: Final = ""
+UNMATCHED: Final = "(unmatched)"
 """Stands for the route of what is forwarded without one."""
-RECENT = 50
+RECENT: Final = 50
 
 
 class RecentRefusal(NamedTuple):

@@ -6,7 +6,7 @@ cost what ten cost: one look-up of the host and one per path segment.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ class Routed(Protocol):
 R = TypeVar("R", bound=Routed)
 
 
-_WHOLE_HOST = ("",)
+_WHOLE_HOST: Final = ("",)
 
 
 class _Paths(Generic[R]):

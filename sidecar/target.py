@@ -11,7 +11,7 @@ import ipaddress
 import re
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import Refusal
 from sidecar.model import DEFAULT_PORTS, Target
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from sidecar.message import Headers, RequestHead
 
-_MOST_REMEMBERED = 1024  # targets of each form
-_LONGEST_REMEMBERED = 1024  # bytes
-_HOST = "host"  # the memo's name
-TOKEN_PARAMETER = b"access_token="
-_AUTHORITY = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{0,5}))?\Z")
-_ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([/?].*)?\Z")
-_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?\Z")
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_PARAMETERS = re.compile(r";[^/]*")
-_SLASHES = re.compile(r"//+")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_MOST_REMEMBERED: Final = 1024  # targets of each form
+_LONGEST_REMEMBERED: Final = 1024  # bytes
+_HOST: Final = "host"  # the memo's name
+TOKEN_PARAMETER: Final = b"access_token="
+_AUTHORITY: Final = re.compile(rb"(?:([A-Za-z0-9_.-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{0,5}))?\Z")
+_ABSOLUTE: Final = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([/?].*)?\Z")
+_PLAIN_PATH: Final = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?\Z")
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_PARAMETERS: Final = re.compile(r";[^/]*")
+_SLASHES: Final = re.compile(r"//+")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # %2f and %5c, a backslash, a dot segment with parameters, an escaped NUL: some upstreams read these as path syntax
-_READ_DIFFERENTLY = re.compile(r"%2f|%5c|%00|\\|(?:^|/)\.{1,2};", re.IGNORECASE)
+_READ_DIFFERENTLY: Final = re.compile(r"%2f|%5c|%00|\\|(?:^|/)\.{1,2};", re.IGNORECASE)
 
 
 def read_target(head: RequestHead) -> Target:

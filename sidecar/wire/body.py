@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import httptools
 
 if TYPE_CHECKING:
     from sidecar.wire.framing import Framing
 
-LONGEST_CHUNK_OVERHEAD = 16 * 1024  # bytes of chunk lines beyond what ordinary chunks need
-OVERHEAD_PER_BYTE = 32  # what ordinary chunks need: one-byte chunks with short extensions are ordinary
-LONGEST_TRAILERS = 16 * 1024  # bytes
-_PRELUDE = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-_END = b"\r\n\r\n"
-_LONGEST_REMEMBERED = 32  # bytes of a chunk's line: extensions can make it long
-_CHUNK_LINE = re.compile(rb"(0*[0-9A-Fa-f]{1,16})(?:;.*)?\r\Z", re.DOTALL)  # up to its LF
-_SMALL = range(1, 16)  # bytes: one digit tells, so that one expression passes over a run of such chunks
-_SMALL_CHUNKS = re.compile(
+LONGEST_CHUNK_OVERHEAD: Final = 16 * 1024  # bytes of chunk lines beyond what ordinary chunks need
+OVERHEAD_PER_BYTE: Final = 32  # what ordinary chunks need: one-byte chunks with short extensions are ordinary
+LONGEST_TRAILERS: Final = 16 * 1024  # bytes
+_PRELUDE: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+_END: Final = b"\r\n\r\n"
+_LONGEST_REMEMBERED: Final = 32  # bytes of a chunk's line: extensions can make it long
+_CHUNK_LINE: Final = re.compile(rb"(0*[0-9A-Fa-f]{1,16})(?:;.*)?\r\Z", re.DOTALL)  # up to its LF
+_SMALL: Final = range(1, 16)  # bytes: one digit tells, so that one expression passes over a run of such chunks
+_SMALL_CHUNKS: Final = re.compile(
     # Not possessive outside: Python before 3.11.5 goes on in the middle of an alternative that failed.
     rb"(?:0*+(?:%b))*" % b"|".join(b"[%x%X](?:;[^\r\n]*+)?\r\n.{%d}\r\n" % (size, size, size) for size in _SMALL),
     re.DOTALL,

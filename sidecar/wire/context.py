@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.wire import capacity
 from sidecar.wire.dial import Resolvers
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sidecar.wire.hearing import Hearing
     from sidecar.wire.pool import Pool
 
-NEVER = math.inf
+NEVER: Final = math.inf
 TICK = 0.1  # seconds: how much later than asked a deadline may fire
 STALL = 1.0  # seconds that a tick is late by before that counts as a standstill of this process
 LOOK = 1.0  # seconds between two looks at the memory in use

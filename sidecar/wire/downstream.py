@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.errors import Refusal
 from sidecar.headers import persists
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from sidecar.wire.upstream import Upstream
 
-_END = b"\r\n\r\n"
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 section 5.6.2
-_AROUND_TARGET = 64 + len(b"  HTTP/1.1\r\n")  # bytes of a request line beside its target; 64 for the method
-_ALL = sys.maxsize  # bytes: as many as an answer can have
+_END: Final = b"\r\n\r\n"
+_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110, 5.6.2
+_AROUND_TARGET: Final = 64 + len(b"  HTTP/1.1\r\n")  # bytes of a request line beside its target; 64 for the method
+_ALL: Final = sys.maxsize  # bytes: as many as an answer can have
 LINGER = 2.0  # seconds to let a caller read our answer while it still sends
 MOST_REFUSED = 64  # connections beyond the limit that are being told so
 MOST_AT_ONCE = 16  # requests that are refused, and empty lines skipped, before others have their turn

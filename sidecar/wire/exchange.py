@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from sidecar.wire.pool import Pool
     from sidecar.wire.upstream import Upstream
 
-SWITCHING = 101
-MOST_INTERIM = 32  # 1xx responses to one request
-UNSENT_LIMIT = 64 * 1024  # bytes of body taken from the caller before there is an upstream to give them to
+SWITCHING: Final = 101
+MOST_INTERIM: Final = 32  # 1xx responses to one request
+UNSENT_LIMIT: Final = 64 * 1024  # bytes of body taken from the caller before there is an upstream to give them to
 
 _NO_NAMES: Final[frozenset[bytes]] = frozenset()
 _NO_TRAILERS: Final[list[tuple[bytes, bytes]]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import Refusal
 from sidecar.wire.head import InvalidResponseError
@@ -17,10 +17,10 @@ from sidecar.wire.head import InvalidResponseError
 if TYPE_CHECKING:
     from sidecar.message import Headers, RequestHead, ResponseHead
 
-_CONTENT_LENGTH = len(b"Content-Length:")
-_TRANSFER_ENCODING = b"transfer-encoding"
-_LONGEST_REMEMBERED = 64  # bytes: of a Content-Length line; white space can make it as long as a head
-_MOST_DIGITS = 18  # 10^18 fits every reader's signed 64 bits; longer numbers wrap in some
+_CONTENT_LENGTH: Final = len(b"Content-Length:")
+_TRANSFER_ENCODING: Final = b"transfer-encoding"
+_LONGEST_REMEMBERED: Final = 64  # bytes: of a Content-Length line; white space can make it as long as a head
+_MOST_DIGITS: Final = 18  # 10^18 fits every reader's signed 64 bits; longer numbers wrap in some
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Framing:
     until_close: bool = False
 
 
-EMPTY = Framing()
-CHUNKED = Framing(chunked=True)
-UNTIL_CLOSE = Framing(until_close=True)
+EMPTY: Final = Framing()
+CHUNKED: Final = Framing(chunked=True)
+UNTIL_CLOSE: Final = Framing(until_close=True)
 
 
 class _AmbiguousError(Exception):

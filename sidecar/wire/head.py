@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httptools
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from sidecar.settings import Limits
     from sidecar.wire.hearing import Hearing
 
-LONGEST_RESPONSE_HEAD = 256 * 1024  # bytes; the limits for callers do not bind upstreams
-MOST_RESPONSE_HEADERS = 1000
+LONGEST_RESPONSE_HEAD: Final = 256 * 1024  # bytes; the limits for callers do not bind upstreams
+MOST_RESPONSE_HEADERS: Final = 1000
 
 # Methods that llhttp does not know. PRI is HTTP/2's own; to some readers the others mean HEAD, CONNECT and TRACE in any
 # case, which would give the message, or its response, another end.
-_EXTENSION_METHOD = re.compile(rb"(?!(?i:PRI|HEAD|CONNECT|TRACE) )[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?= )")
-_LONGEST_REMEMBERED = 128  # bytes of a status line: the reason may be as long as a head
-_BARE_STATUS = 12  # "HTTP/1.1 200": some upstreams leave out the space, which we may not (RFC 9112 section 4)
-_REASON = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9112 section 4: reason-phrase
+_EXTENSION_METHOD: Final = re.compile(rb"(?!(?i:PRI|HEAD|CONNECT|TRACE) )[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?= )")
+_LONGEST_REMEMBERED: Final = 128  # bytes of a status line: the reason may be as long as a head
+_BARE_STATUS: Final = 12  # "HTTP/1.1 200": some upstreams leave out the space, which we may not (RFC 9112 section 4)
+_REASON: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9112 section 4: reason-phrase
 
 
 class InvalidResponseError(Exception):

@@ -9,20 +9,24 @@ mute is known by its bytes when it comes again. Pure but for these memories, whi
 from __future__ import annotations
 
 from itertools import filterfalse
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from sidecar.message import Headers, as_some_read_it
 
-_MOST_REMEMBERED = 1024  # in one generation
+_MOST_REMEMBERED: Final = 1024  # in one generation
 MOST_DERIVED = 4096  # in all memos of one generation: what routes derived, of which each memo may hold many
-_LONGEST_REMEMBERED = 4 * 1024  # bytes
-_MOST_NAMES = 1024  # spellings of header names: callers choose them, so there is an end
-_LONGEST_NAME = 128  # bytes
-_MOST_KNOWN = 1024  # lines
-_LONGEST_KNOWN = 1024  # bytes
-_MOST_VALUES = 64  # mute lines of one name: where there are more, it is an id or a date, and is not worth remembering
+_LONGEST_REMEMBERED: Final = 4 * 1024  # bytes
+_MOST_NAMES: Final = 1024  # spellings of header names: callers choose them, so there is an end
+_LONGEST_NAME: Final = 128  # bytes
+_MOST_KNOWN: Final = 1024  # lines
+_LONGEST_KNOWN: Final = 1024  # bytes
+_MOST_VALUES: Final = 64  # mute lines of one name: where there are more it is an id or a date, not worth remembering
 
-_MUTE, _VARIES, _SPEAKS, _COOKIE, _LENGTH = range(5)
+_MUTE: Final = 0
+_VARIES: Final = 1
+_SPEAKS: Final = 2
+_COOKIE: Final = 3
+_LENGTH: Final = 4
 V = TypeVar("V")
 
 

@@ -6,7 +6,7 @@ identity between two: credentials live in the requests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.wire.upstream import Upstream
 
@@ -22,7 +22,7 @@ IDLE_LIFE = 30.0  # seconds
 DOUBT = 1.0
 """Seconds for which a connection is kept from others where a body may come that there should not be."""
 MOST_DOUBTED = 64  # connections
-MOST_IDLE = 256  # connections kept per upstream
+MOST_IDLE: Final = 256  # connections kept per upstream
 
 
 class Pool:

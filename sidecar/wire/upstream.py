@@ -11,7 +11,7 @@ import contextlib
 import os
 import ssl
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.errors import Refusal
 from sidecar.headers import persists, switches_as_offered
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from sidecar.wire.exchange import Exchange
     from sidecar.wire.pool import Pool
 
-_END = b"\r\n\r\n"
-_FINAL = 200
-_PIECE = 64 * 1024  # bytes
-_TAKES_IT_ALL = 512 * 1024  # bytes in a row: more than what this process and the kernel keep for a caller
-_NOT_JUDGED = -1  # nothing has waited to be sent: it is for its answer that the upstream has to hurry
-_NO_TRAILERS: list[tuple[bytes, bytes]] = []
+_END: Final = b"\r\n\r\n"
+_FINAL: Final = 200
+_PIECE: Final = 64 * 1024  # bytes
+_TAKES_IT_ALL: Final = 512 * 1024  # bytes in a row: more than what this process and the kernel keep for a caller
+_NOT_JUDGED: Final = -1  # nothing has waited to be sent: it is for its answer that the upstream has to hurry
+_NO_TRAILERS: Final[list[tuple[bytes, bytes]]] = []
 
 
 class Upstream:
