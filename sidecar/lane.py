@@ -10,7 +10,8 @@ import re
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar import replay
 from sidecar.callers.recognise import admit, recognise
@@ -19,11 +20,12 @@ from sidecar.credentials.broker import StillRejectedError
 from sidecar.errors import Refusal
 from sidecar.headers import RETURNING, Changes, RequestRules, ResponseRules, one_hop_less, wants_upgrade
 from sidecar.model import APPLICATION, Caller, Target, TokenKey
+from sidecar.wire.awaiting import settle
 from sidecar.wire.exchange import too_large
 from sidecar.wire.problem import new_request_id, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from sidecar.callers import AppKind, SessionKind
     from sidecar.credentials.broker import Broker
@@ -221,54 +223,53 @@ class Lane:
         line = self._prefix + credential.token + b"\r\n" if credential is not None else b""
         exchange.send(self.pool, b"".join((head.method, b" ", path, b" HTTP/1.1", section, line, b"\r\n")))
 
-    async def _obtain_and_send(self, exchange: Exchange, prepared: Prepared, key: TokenKey) -> None:
-        try:
-            exchange.credential = await self._shared.broker.obtain(key)
-        except Refusal as refusal:
-            self.refuse(exchange, refusal)
-        except StillRejectedError:
+    def _obtain_and_send(self, exchange: Exchange, prepared: Prepared, key: TokenKey) -> Coroutine[Any, Any, None]:
+        def send(credential: Credential) -> None:
+            exchange.credential = credential
+            self._send(exchange, prepared)
+
+        work = partial(self._shared.broker.obtain, key)
+        return settle(work, send, partial(self._not_obtained, exchange), Refusal, StillRejectedError)
+
+    def _not_obtained(self, exchange: Exchange, error: Exception) -> None:
+        if isinstance(error, Refusal):
+            self.refuse(exchange, error)
+        else:
             # Every token we get is rejected, and asking more often will not help: fail fast until the pause is over.
             detail = "The upstream rejects every token that the authorization server gives."
             self.refuse(exchange, Refusal("provider_invalid", detail))
-        else:
-            self._send(exchange, prepared)
 
     def _unauthorized(self, exchange: Exchange, head: ResponseHead) -> bool:
         challenges = head.all(b"www-authenticate")
         verdict = replay.judge(challenges, exchange.head.method, self.route.replay.unsafe)
-        if verdict is replay.Verdict.PASS:
+        key = exchange.key
+        if verdict is replay.Verdict.PASS or key is None:
             return False
+        renew = partial(self._shared.broker.obtain, key, rejected=exchange.credential)
         if exchange.untouched() or (verdict is replay.Verdict.REPLAY and exchange.complete and exchange.whole()):
-            exchange.wait(self._renew_and_replay(exchange))
+            not_renewed = partial(self._not_renewed, exchange)
+            exchange.wait(settle(renew, partial(self._replay, exchange), not_renewed, Refusal, StillRejectedError))
             return True
-        exchange.wait_apart(self._renew(exchange.key, exchange.credential))
+        # For the next request, which is told: this one may have been acted on, its 401 goes to the caller.
+        exchange.wait_apart(settle(renew, _nothing, _nothing, Refusal, StillRejectedError))
         return False
 
-    async def _renew_and_replay(self, exchange: Exchange) -> None:
-        key = exchange.key
-        if key is None:
-            return
-        try:
-            credential = await self._shared.broker.obtain(key, rejected=exchange.credential)
-        except StillRejectedError:
-            exchange.resume()
-        except Refusal as refusal:
-            self.refuse(exchange, refusal)
-        else:
-            exchange.credential = credential
-            exchange.replayed = True
-            self.tally.replays += 1
-            exchange.detach()
-            self._send(exchange, self.prepare(exchange.head, exchange.downstream.peer))
+    def _replay(self, exchange: Exchange, credential: Credential) -> None:
+        exchange.credential = credential
+        exchange.replayed = True
+        self.tally.replays += 1
+        exchange.detach()
+        self._send(exchange, self.prepare(exchange.head, exchange.downstream.peer))
 
-    async def _renew(self, key: TokenKey | None, rejected: Credential) -> None:
-        """Renew for the next request: this one may have been acted on, its 401 goes to the caller."""
-        if key is None:
-            return
-        try:
-            await self._shared.broker.obtain(key, rejected=rejected)
-        except (Refusal, StillRejectedError):
-            return  # the next request of this key is told
+    def _not_renewed(self, exchange: Exchange, error: Exception) -> None:
+        if isinstance(error, Refusal):
+            self.refuse(exchange, error)
+        else:
+            exchange.resume()
+
+
+def _nothing(_outcome: object) -> None:
+    """Take note of nothing."""
 
 
 def without_segments(path: bytes, count: int) -> bytes:

@@ -8,11 +8,13 @@ abort, never as a clean end), or tunnelled. The corridor (`proxy`) decides; this
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sidecar.errors import Refusal
 from sidecar.headers import connection_tokens
 from sidecar.message import IDEMPOTENT
+from sidecar.wire.awaiting import settle
 from sidecar.wire.body import chunk, last_chunk
 from sidecar.wire.framing import EMPTY
 
@@ -296,13 +298,14 @@ class Exchange:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    async def _connect(self, pool: Pool) -> None:
-        try:
-            upstream = await pool.connect()
-        except Refusal as refusal:
-            if self.errand is not None:
-                self.errand.refuse(self, refusal)
-            return
+    def _connect(self, pool: Pool) -> Coroutine[Any, Any, None]:
+        return settle(pool.connect, partial(self._connected, pool), self._not_connected, Refusal)
+
+    def _not_connected(self, refusal: Refusal) -> None:
+        if self.errand is not None:
+            self.errand.refuse(self, refusal)
+
+    def _connected(self, pool: Pool, upstream: Upstream) -> None:
         if self._over:
             pool.give_back_unused(upstream)
         else:

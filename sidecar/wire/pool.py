@@ -6,12 +6,12 @@ identity between two: credentials live in the requests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.wire.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from sidecar.model import Origin
     from sidecar.settings import Tls
@@ -67,10 +67,10 @@ class Pool:
             old.close()
         return None
 
-    async def connect(self) -> Upstream:
+    def connect(self) -> Coroutine[Any, Any, Upstream]:
         """Open a connection; raise `Refusal` (upstream_unreachable, upstream_timeout, destination_refused, loop)."""
         self.wire.spare()
-        return await self._dialler.dial(
+        return self._dialler.dial(
             lambda: Upstream(self), self._origin, tls=self._tls, timeout=self._connect_timeout, named=self._named
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -9,10 +10,14 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from sidecar.build import is_compiled
 
 ROOT = Path(__file__).parents[2]
 ASKED = bool(os.environ.get("COMPILED"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MODULES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["modules"]
 
 
 def test_what_is_tested_is_compiled_where_that_was_asked_for():
@@ -24,9 +29,14 @@ def test_what_is_tested_is_compiled_where_that_was_asked_for():
 
 def test_what_is_compiled_is_there_and_is_the_forwarding_path():
     """All of it in one group, so that what it calls of itself are calls in C."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    modules = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["modules"]
-    assert modules == sorted(modules)
-    assert all((ROOT / module).is_file() for module in modules)
+    assert sorted(MODULES) == MODULES
+    assert all((ROOT / module).is_file() for module in MODULES)
     here = {f"sidecar/wire/{name}.py" for name in ("downstream", "exchange", "framing", "head", "body", "upstream")}
-    assert here < set(modules)
+    assert here < set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_compiled_module_has_no_coroutine(module: str):
+    """Through a compiled one every exception would be a warning too, from Python 3.12 on: see `wire/awaiting.py`."""
+    tree = ast.parse((ROOT / module).read_text())
+    assert not any(isinstance(node, ast.AsyncFunctionDef | ast.Await) for node in ast.walk(tree))
