@@ -5,7 +5,9 @@ Needs a C compiler and Python's headers; what else it needs it asks for. Without
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -39,6 +41,7 @@ def _compile(root: Path, modules: list[str]) -> Path:
     from setuptools import Distribution  # noqa: PLC0415
 
     into = Path(tempfile.mkdtemp(prefix="compiled-"))
+    atexit.register(shutil.rmtree, into)  # what was made is packed after this, unless it cannot be made
     os.chdir(root)  # mypyc takes the modules' names from the paths
     version = f"--python-version={sys.version_info.major}.{sys.version_info.minor}"
     extensions = mypycify(

@@ -29,8 +29,9 @@ def install(directory: Path) -> Path:
     say("compiling the forwarding path: a minute")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "-q"]
     with tempfile.TemporaryDirectory() as made:
+        # not by pip: the last error that it tells of is its own, not why
         carry_out(
-            [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", made, str(ROOT)],
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", made],
             "the compiled sidecar",
             HATCH_BUILD_HOOKS_ENABLE="1",
         )

