@@ -30,6 +30,7 @@ from tests.wire.test_raw_framing import BOTH, GOOD_CHUNKS, GOOD_CL, GOOD_TE, HTT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.corridor import LoopKind
     from tests.support.recording_upstream import Step
 
 GET = b"GET @/x@ HTTP/1.1\r\nHost: @host@\r\n\r\n"
@@ -162,3 +163,28 @@ def test_body_of_an_answered_upload_is_no_request_over_tls(secure: dict[str, Cor
         assert client.ends()
     assert corridor.until(lambda: corridor.upstream.connections[0].ended != "")
     assert b"smuggled" not in b"".join(corridor.streams())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_pool_is_known_to_the_process_as_long_as_it_has_a_connection(secure: dict[str, Corridor], loop: str):
+    """Idle connections are looked for in the pools that are known; one without any is not kept alive by that."""
+    corridor = secure[loop]
+    corridor.fresh()
+    with corridor.client() as client:
+        assert client.send(fill(GET, VARIANTS[0].form, b"app.internal")).answer() is not None
+    assert corridor.do(lambda: (len(corridor.wire.pools), corridor.wire.upstreams)) == (1, 1)
+    corridor.fresh()
+    assert corridor.until(lambda: not (corridor.wire.pools or corridor.wire.upstreams or corridor.wire.outgoing))
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_connection_whose_handshake_fails_is_never_counted(secure: dict[str, Corridor], loop: LoopKind):
+    """It is lost before it was made: what is counted when it is made must not be taken back when it is not."""
+    assert secure[loop].tls is not None
+    with Corridor(loop, tls=UpstreamTls(secure[loop].tls.server, Tls())) as corridor, corridor.client() as client:
+        answer = client.send(fill(GET, VARIANTS[0].form, b"app.internal")).answer()
+        assert answer is not None
+        assert answer.status == 502
+        wire = corridor.wire
+        assert corridor.do(lambda: (wire.pools, wire.upstreams, wire.outgoing)) == (set(), 0, set())
+        assert corridor.faults == []
