@@ -1,6 +1,7 @@
 """Where the sidecar's CPU time goes under load: the functions that were on top of the stack most often, by py-spy.
 
-`--peer` takes any peer in Python. C functions (uvloop, llhttp, system calls) count to the
+Of the interpreted one: what is compiled py-spy does not see (`benchmarks.stages` counts it). `--peer` takes any peer in
+Python. C functions (uvloop, llhttp, system calls) count to the
 Python function that called them unless `--native`.
 """
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WAITING = ("Condition.wait ", "_worker (concurrent/", "WorkerThread.run (anyio")  # py-spy takes them for busy
-PYTHON_PEERS = ("sidecar-user", "sidecar-app", "aiohttp", "aiohttp-asyncio")
+PYTHON_PEERS = ("sidecar-interpreted", "aiohttp", "aiohttp-asyncio")
 
 
 def shares(stacks: str) -> tuple[Counter[str], Counter[str], int]:
@@ -72,7 +73,7 @@ def _recorded(pid: int, port: int, wanted: argparse.Namespace, requests: Path) -
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hot_spots", description=__doc__)
-    parser.add_argument("--peer", choices=PYTHON_PEERS, default="sidecar-user")
+    parser.add_argument("--peer", choices=PYTHON_PEERS, default="sidecar-interpreted")
     parser.add_argument("--size", type=int, default=170)
     parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--seconds", type=int, default=6)
