@@ -141,7 +141,7 @@ class Paced(Source):
     """Sends no faster than anybody takes it."""
 
     def _go_on(self) -> None:
-        if self._may and self._left:
+        if self._may and self._left and not self._transport.is_closing():  # a timer may come after the end
             self._transport.write(PIECE)
             self._left -= len(PIECE)
             asyncio.get_running_loop().call_later(0.01, self._go_on)
