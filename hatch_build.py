@@ -15,9 +15,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# mypyc sees this package only: what it makes does not depend on what else is installed
 # a sidecar's memory counts as often as there are applications: nobody calls in by name, nobody unwinds
 _SMALL = ["-fvisibility=hidden", "-fno-asynchronous-unwind-tables"]
+# mypyc sees this package only: what it makes does not depend on what else is installed
 _MYPY = ("--config-file=", "--no-site-packages", "--ignore-missing-imports", f"--cache-dir={os.devnull}")
 
 
