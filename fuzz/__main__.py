@@ -19,6 +19,7 @@ from fuzz.campaign import TARGETS, Outcome, campaign
 from fuzz.case import load
 from fuzz.judge import problems
 from fuzz.world import World
+from sidecar.build import is_compiled
 
 SHARE = 5_000  # cases that one process does before it reports
 
@@ -56,7 +57,8 @@ def main() -> int:
 
 def _say(total: Outcome, seconds: float) -> None:
     happened = "".join(f"{count} {what}, " for what, count in total.tally.items())
-    rate = f"{total.cases} cases in {seconds:.0f} s ({total.cases / seconds:.0f}/s)"
+    how = "compiled" if is_compiled() else "interpreted"
+    rate = f"{total.cases} cases in {seconds:.0f} s ({total.cases / seconds:.0f}/s, {how})"
     print(f"{rate}: {happened}{len(total.findings)} found", flush=True)
 
 

@@ -24,6 +24,7 @@ import uvloop
 from fuzz.far_side import HAPROXY, NGINX, Backend, NginxLog, Tap, differences, haproxy, nginx
 from fuzz.mutate import WIRE_REQUESTS, pieces, stream
 from fuzz.reading import StrictError, h11_requests, read_responses
+from sidecar.build import is_compiled
 from tests.support import process as processes
 from tests.support.process import Backdrop, Process
 
@@ -261,8 +262,9 @@ def _say(running: Run, process: Process, seconds: float) -> None:
         if status.exists()
         else "0"
     )
+    how = "compiled" if is_compiled() else "interpreted"
     print(
-        f"{running.sent} cases in {seconds:.0f} s ({running.sent / seconds:.0f}/s), {running.good} good requests between, "
+        f"{running.sent} cases in {seconds:.0f} s ({running.sent / seconds:.0f}/s, {how}), {running.good} good requests between, "
         f"{running.forwarded} requests forwarded and compared, sidecar {int(rss) // 1024} MB, {len(running.found)} found",
         flush=True,
     )

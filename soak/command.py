@@ -11,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from sidecar.build import is_compiled
 from soak import canary
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def options(description: str, **defaults: Any) -> argparse.Namespace:
 
 
 def main(run: Callable[[argparse.Namespace], Awaitable[dict[str, Any]]], arguments: argparse.Namespace) -> None:
-    """Run a program, print its figures as one line of JSON, exit 1 where any of `failures` is not empty."""
+    """Run a program, print its figures as one line of JSON, exit 1 where any of `failures` is not empty.
+
+    `compiled` among them says whether it is the image's sidecar that was measured.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 16384)), hard))
     os.nice(max(0, NICE - os.nice(0)))
@@ -42,7 +46,8 @@ def main(run: Callable[[argparse.Namespace], Awaitable[dict[str, Any]]], argumen
         figures["canary"] = {name: canary.found[name] for name in ("secrets", "files")}
         figures["failures"]["secrets_shown"] = canary.found["hits"]
     failures = {name: value for name, value in figures.pop("failures").items() if value}
-    print(json.dumps({"ok": not failures, **figures, **({"failures": failures} if failures else {})}), flush=True)
+    told = {"ok": not failures, "compiled": is_compiled(), **figures}
+    print(json.dumps(told | ({"failures": failures} if failures else {})), flush=True)
     sys.exit(1 if failures else 0)
 
 

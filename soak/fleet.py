@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.credentials.vault import generate_key
 from soak import canary
-from soak.processes import HOST, ROOT, START, Far, Redis, _subordinate, free_port, spawn, spawn_piped
+from soak.processes import HOST, START, Far, Redis, _subordinate, free_port, spawn, spawn_piped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from soak.forks import Forked, Nest
 
 __all__ = [
-    "ADMIN_TOKEN", "HOST", "ROOT", "START", "STEP", "Fleet", "Instance", "_subordinate", "free_port", "running",
+    "ADMIN_TOKEN", "HOST", "START", "STEP", "Fleet", "Instance", "_subordinate", "free_port", "running",
     "session", "spawn", "spawn_piped",
 ]  # fmt: skip
 

@@ -13,10 +13,13 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).parents[1]
+from tests.support.same_sidecar import SAME_SIDECAR
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 HOST = "127.0.0.1"
 START = 120.0
 _ports = iter(random.sample(range(20_000, 32_000), 12_000))
@@ -37,7 +40,7 @@ def _subordinate() -> None:
 
 def environ() -> dict[str, str]:
     """Return what a program of ours gets of our environment."""
-    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")}
+    given = {"PATH": os.environ["PATH"], **SAME_SIDECAR, "HOME": os.environ.get("HOME", "/")}
     return given | {name: os.environ[name] for name in ("CANARY",) if name in os.environ}
 
 

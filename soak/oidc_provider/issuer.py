@@ -14,13 +14,13 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soak.fleet import ROOT, START, _subordinate
+from soak.fleet import START, _subordinate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SOURCE = Path(__file__).parent / "npm"
-INSTALLED = ROOT / "build" / "oidc-provider"
+INSTALLED = Path(__file__).parents[2] / "build" / "oidc-provider"
 CLIENT = ("legacy-app", "soak-client-secret-0123456789abcdef")
 API = ("soak-api", "soak-api-secret-0123456789abcdef")
 

@@ -28,6 +28,7 @@ from tests.support.canary_search import Finder, places
 from tests.support.process import ROOT, Process
 from tests.support.program import guarded, head, seen, text
 from tests.support.recording_upstream import Fin, response
+from tests.support.same_sidecar import SAME_SIDECAR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +93,7 @@ class Day:
 
     def command(self, *arguments: str, line: str = "") -> None:
         """Run another command of the program beside it."""
-        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **ENVIRON}
+        env = {"PATH": os.environ["PATH"], **SAME_SIDECAR, **ENVIRON}
         done = subprocess.run(
             [sys.executable, "-m", "sidecar", *arguments],
             input=line.encode(), capture_output=True, timeout=60, env=env, cwd=self.sidecar.folder, check=False,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.process import DEADLINE, ROOT, Process
+from tests.support.process import DEADLINE, Process
 from tests.support.program import ENVIRON, text
+from tests.support.same_sidecar import SAME_SIDECAR
 
 if TYPE_CHECKING:
     from tests.support.process import Backdrop
@@ -39,7 +40,7 @@ def test_first_process_of_a_container_serves_and_ends_when_told(backdrop: Backdr
     sidecar = Process(tmp_path, text(backdrop.server, backdrop.upstream))
     tmp_path.chmod(0o555)
     command = [*CONTAINED, sys.executable, "-m", "sidecar", "run", "-c", str(sidecar.file)]
-    environ = {**ENVIRON, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    environ = {**ENVIRON, "PATH": os.environ["PATH"], **SAME_SIDECAR, "PYTHONDONTWRITEBYTECODE": "1"}
     with sidecar.log.open("wb") as log, subprocess.Popen(command, stderr=log, env=environ, cwd=tmp_path) as process:
         try:
             sidecar.process = process

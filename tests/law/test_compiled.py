@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.build import is_compiled
+from soak.processes import environ
+from tests.support.same_sidecar import SAME_SIDECAR
 
 ROOT = Path(__file__).parents[2]
 ASKED = bool(os.environ.get("COMPILED"))
@@ -20,11 +22,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["modules"]
 
 
-def test_what_is_tested_is_compiled_where_that_was_asked_for():
-    """`make test COMPILED=1`, for the tests' own process and for those that they start."""
+@pytest.mark.parametrize("given", [dict(os.environ), SAME_SIDECAR, environ()], ids=["inherited", "tests", "soak"])
+def test_what_is_tested_is_compiled_where_that_was_asked_for(given: dict[str, str]):
+    """`make test COMPILED=1`, for the tests' own process and for those that they and the soak programs start."""
     command = [sys.executable, "-m", "sidecar", "version", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=True, env=given)
     assert json.loads(done.stdout)["compiled"] is is_compiled() is ASKED
+
+
+def test_nobody_else_says_where_a_process_finds_the_sidecar():
+    """`SAME_SIDECAR` does; these add to it, and the last one starts no sidecar."""
+    adding = {"tests/support/canary_processes.py", "tests/wire/test_workers.py", "tests/law/test_compiled.py"}
+    files = (path for folder in ("fuzz", "soak", "tests") for path in (ROOT / folder).rglob("*.py"))
+    found = {str(path.relative_to(ROOT)) for path in files if "PYTHONPATH" in path.read_text()}
+    assert found == {"tests/support/same_sidecar.py", *adding}
 
 
 def test_what_is_compiled_is_there_and_is_the_forwarding_path():

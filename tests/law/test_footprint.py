@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sidecar.credentials.vault import generate_key
+from tests.support.same_sidecar import SAME_SIDECAR
 
-ROOT = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 HEAVY = {
     "aiohttp": "12 MB: the sign-in listener alone needs it",
     "pydantic": "11 MB with the configuration's models: `config.apart` keeps them in another process",
@@ -65,7 +68,7 @@ main()
 
 def modules(program: str, folder: Path) -> frozenset[str]:
     """Run a program that prints what it has loaded, in the folder of its configuration."""
-    environ = {**os.environ, "SECRET": "s3cret", "KEY": generate_key(), "PYTHONPATH": str(ROOT)}
+    environ = {**os.environ, "SECRET": "s3cret", "KEY": generate_key(), **SAME_SIDECAR}
     ran = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,

@@ -10,7 +10,8 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.same_sidecar import ROOT, SAME_SIDECAR
+
 SCRIPT = Path(__file__).with_name("store_process.py")
 
 
@@ -49,7 +50,7 @@ class Other:
 @asynccontextmanager
 async def other_process(url):
     """Start another process on the store `url`."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **SAME_SIDECAR}
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(SCRIPT), url, stdin=-1, stdout=-1, env=environment, cwd=ROOT
     )

@@ -23,6 +23,7 @@ from sidecar.demo.api import Api
 from tests.support.authorization_server import CLIENTS, LEGACY, RESOURCE, AuthorizationServer
 from tests.support.program import ADMIN_TOKEN, ENVIRON, guarded
 from tests.support.recording_upstream import RecordingUpstream
+from tests.support.same_sidecar import SAME_SIDECAR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -112,7 +113,7 @@ class Process:
         self.log = folder / "log"
         self.out = folder / "out"
         self._environ = {
-            "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **environ
+            "PATH": os.environ["PATH"], **SAME_SIDECAR, "PYTHONDONTWRITEBYTECODE": "", **environ
         }  # fmt: skip
         self._level = level
         self._wait = wait

@@ -28,6 +28,7 @@ from sidecar.cli.inspecting import lines_of, table
 from sidecar.credentials.sessions import ProviderInfo, SessionInfo
 from sidecar.model import Secret
 from sidecar.settings import Address
+from tests.support.same_sidecar import SAME_SIDECAR
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "admin-token-0123456789"
@@ -425,7 +426,7 @@ def runnable(file):
 @contextmanager
 def _process(*arguments):
     command = [sys.executable, "-m", "sidecar", *arguments]
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    environ = os.environ | SAME_SIDECAR
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environ) as process:
         try:

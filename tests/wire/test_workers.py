@@ -20,9 +20,10 @@ import httpx
 import pytest
 
 from tests.support.authorization_server import LEGACY
-from tests.support.process import DEADLINE, ROOT, Backdrop, Process
+from tests.support.process import DEADLINE, Backdrop, Process
 from tests.support.program import ADMIN_TOKEN, BOTH, ENVIRON, text
 from tests.support.recording_upstream import Wait, response
+from tests.support.same_sidecar import SAME_SIDECAR
 from tests.support.sign_in import free_port
 
 if TYPE_CHECKING:
@@ -372,7 +373,7 @@ signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))
 def test_worker_whose_event_loop_hangs_is_replaced_and_a_stopped_one_is_not(backdrop: Backdrop, tmp_path: Path) -> None:
     """The supervisor asks and gets no answer; who stands still by SIGSTOP is left alone, and answers afterwards."""
     (tmp_path / "sitecustomize.py").write_text(HANGING)
-    environ = {**ENVIRON, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    environ = {**ENVIRON, "PYTHONPATH": f"{SAME_SIDECAR['PYTHONPATH']}{os.pathsep}{tmp_path}"}
     with Fleet(tmp_path, config(backdrop, more="limits: {worker_silence: 1s}"), environ=environ) as running:
         stopped, hung = running.children
         os.kill(stopped, signal.SIGSTOP)
