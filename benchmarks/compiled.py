@@ -1,18 +1,19 @@
 """The forwarding path compiled as in the image: `python -m benchmarks.compiled DIRECTORY` installs it there.
 
 For the running Python. It takes a C compiler and Python's headers, which are got where they are missing. Whatever runs
-with `PYTHONPATH=DIRECTORY PYTHONSAFEPATH=1` then imports the compiled sidecar.
+with the variables of `environment(DIRECTORY)` then imports the compiled sidecar.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import sysconfig
 import tempfile
 from pathlib import Path
 
-from benchmarks.install import NotAvailableError, carry_out, debian
+from benchmarks.install import NotAvailableError, carry_out, debian, pip_install
 from benchmarks.machine import DISTRIBUTION
 from benchmarks.places import ROOT
 from benchmarks.progress import say
@@ -27,7 +28,6 @@ def install(directory: Path) -> Path:
         return directory
     _get_compiler()
     say("compiling the forwarding path: a minute")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "-q"]
     with tempfile.TemporaryDirectory() as made:
         # not by pip: the last error that it tells of is its own, not why
         carry_out(
@@ -36,12 +36,15 @@ def install(directory: Path) -> Path:
             HATCH_BUILD_HOOKS_ENABLE="1",
         )
         (wheel,) = Path(made).glob("*.whl")
-        carry_out(
-            [*pip, "install", "--no-deps", "--no-index", "--upgrade", "--target", str(directory), str(wheel)],
-            "the compiled sidecar",
-        )
+        here = ["--no-deps", "--no-index", "--upgrade", "--target", str(directory), str(wheel)]
+        carry_out([*pip_install(sys.executable), *here], "the compiled sidecar")
     mark.write_text(now)
     return directory
+
+
+def environment(*places: Path) -> dict[str, str]:
+    """What makes a Python import what is in these places, whatever is in its working directory."""
+    return {"PYTHONPATH": os.pathsep.join(map(str, places)), "PYTHONSAFEPATH": "1"}
 
 
 def _sources() -> str:

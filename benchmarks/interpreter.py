@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.command import enter
-from benchmarks.install import NotAvailableError, carry_out
+from benchmarks.install import NotAvailableError, carry_out, pip_install
 from benchmarks.machine import DISTRIBUTION, optimised
 from benchmarks.places import BUILD, ROOT
 from benchmarks.progress import say
@@ -34,7 +34,7 @@ def _with_the_project(python: Path) -> Path:
     inside, ready, lock = venv / "bin" / "python", venv / ".ready", ROOT / "requirements-dev.lock"
     if ready.exists() and ready.stat().st_mtime > lock.stat().st_mtime:
         return inside
-    pip = [str(inside), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip = pip_install(inside)
     for step in (
         [str(python), "-m", "venv", "--clear", str(venv)],
         [*pip, "--require-hashes", "-r", str(lock)],

@@ -29,8 +29,8 @@ STAGES = {  # as mypyc and llhttp name them, with what they call
     "· route, caller, token, counters, and the request as it goes on": "proxy___Proxy___begin",
     "the upstream's connection, in all": "upstream___Upstream___data_received",
     "· reading the response's head": "head___parse_response",
-    "· the response as it goes on, its counters, the next request": "upstream___Upstream____pass_on",
-    "· the end of the exchange, the pool": "upstream___Upstream____finish",
+    "· the response as it goes on": "upstream___Upstream____pass_on",
+    "· the end of the exchange, counters, the pool": "upstream___Upstream____finish",
     "in both heads: finding the lines that speak": "hearing___Hearing___hear",
     "in both heads: llhttp": "llhttp_execute",
 }
@@ -74,8 +74,7 @@ def main() -> int:
     if len(sys.argv) > 1:
         asyncio.run(_exchanges(int(sys.argv[1])))
         return 0
-    where = os.pathsep.join(map(str, (compiled.install(BUILD / "compiled"), ROOT)))
-    environment = {**os.environ, "PYTHONPATH": where, "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, **compiled.environment(compiled.install(BUILD / "compiled"), ROOT)}
     with tempfile.TemporaryDirectory() as made:
         few, many = (_counted(count, Path(made), environment) for count in (FEW, MANY))
 

@@ -39,7 +39,7 @@ def _compiled() -> Path | None:
 
 def environment() -> dict[str, str]:
     """What a sidecar is started with: its forwarding path is compiled, as in the image, where that can be done."""
-    return {"PYTHONPATH": str(_compiled() or ROOT), "PYTHONSAFEPATH": "1"}
+    return compiled.environment(_compiled() or ROOT)
 
 
 def prepare(environ: Callable[[], dict[str, str]] = environment) -> str:
@@ -104,7 +104,7 @@ def _store(kind: str) -> Entry | None:
 
 
 def _interpreted() -> dict[str, str]:
-    return {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    return compiled.environment(ROOT)
 
 
 def launch(
