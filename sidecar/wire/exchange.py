@@ -109,7 +109,12 @@ class Exchange:
     # -- the corridor's side ------------------------------------------------------------------------------------
 
     def send(self, pool: Pool, request: bytes) -> None:
-        """Send the request head (and what is kept of the body) on a connection of `pool`; may be called again."""
+        """Send the request head (and what is kept of the body) on a connection of `pool`; may be called again.
+
+        What is over is not sent: whoever waited for the token may have been deaf to being called off.
+        """
+        if self._over:
+            return
         self._pool = pool
         self._request = request
         upstream = pool.take()

@@ -66,8 +66,8 @@ class StubCredential:
 class StubBroker:
     """`token-of-IDENTITY-N`, where N counts the renewals.
 
-    Identities that begin with "cold" have to be waited for, those with "gone" have no session, and those with "stuck"
-    get no token after a rejection.
+    Identities that begin with "cold" have to be waited for, those with "gone" have no session, those with "stuck" get no
+    token after a rejection, and those with "cold-deaf" get theirs although nobody wants it any more.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,11 @@ class StubBroker:
 
     async def obtain(self, key: TokenKey, rejected: StubCredential | None = None) -> StubCredential:
         self.obtained[key.identity] += 1
-        await asyncio.sleep(self.delay)
+        try:
+            await asyncio.sleep(self.delay)
+        except asyncio.CancelledError:
+            if not key.identity.startswith("cold-deaf"):
+                raise
         if key.identity.startswith("gone"):
             raise Refusal("login_required", "The session has ended.")
         if rejected is not None and key.identity.startswith("stuck"):

@@ -219,6 +219,24 @@ def test_body_that_comes_while_a_401_is_held_is_not_cut(both: dict[str, Corridor
 
 
 @pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
+def test_token_that_comes_although_it_was_called_off_sends_nothing(both: dict[str, Corridor], variant: Variant):
+    """The caller left while its token was got; whoever got it was deaf to that. The upstream sees no request."""
+    corridor = start(both, variant._replace(bytewise=False))
+    corridor.broker.delay = 5.0
+    head = fill(b"GET @/x@ HTTP/1.1\r\nHost: @host@\r\nCookie: sidecar_session=", variant.form, b"user.internal")
+    with corridor.client() as client:
+        answer = client.send(head + b"alice\r\n\r\n").answer()  # leaves a connection that the next request could take
+        assert answer is not None
+        assert answer.status == 200
+        client.send(head + b"cold-deaf\r\n\r\n")
+        assert corridor.until(lambda: bool(corridor.broker.obtained))
+    assert corridor.until(lambda: len(corridor.broker.held) == 2 and not corridor.wire.downstreams)
+    corridor.settle()
+    assert [request.all(b"authorization") for request in requests(corridor)] == [[b"Bearer token-of-alice-1"]]
+    assert corridor.faults == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
 def test_401_during_upload_is_passed_on_and_the_connections_closed(both: dict[str, Corridor], variant: Variant):
     """[RT-04] Part of the body has gone, so nothing is replayed; the token is renewed for the next request."""
     corridor = start(both, variant)
