@@ -71,18 +71,24 @@ def assemble(
         refused,
         max(1, connections_for(settings.limits.connections, descriptors()) * 3 // 4),
     )
+    pools: dict[object, Pool] = {}
     lanes = [
-        Lane(
-            route,
-            shared,
-            Pool(wire, dialler, route.upstream, tls=route.tls, connect_timeout=route.timeout.connect),
-            request_rules(route, marks),
-            metrics.route(route.name),
-        )
+        Lane(route, shared, _pool(pools, route, wire, dialler), request_rules(route, marks), metrics.route(route.name))
         for route in settings.routes
     ]
     elsewhere = Elsewhere(settings, shared, RequestRules(*marks), metrics, wire, dialler)
-    return Corridor(Proxy(lanes, elsewhere), tuple(lane.pool for lane in lanes))
+    return Corridor(Proxy(lanes, elsewhere), tuple(pools.values()))
+
+
+def _pool(pools: dict[object, Pool], route: Route, wire: Wire, dialler: Dialler) -> Pool:
+    """Return the pool of a route: that of all routes that reach the same upstream in the same way.
+
+    Requests with a token of ours go on connections of their own: what callers write themselves may leave its traces.
+    """
+    way = (route.upstream, route.tls, route.timeout.connect, route.as_ != "none")
+    if way not in pools:
+        pools[way] = Pool(wire, dialler, route.upstream, tls=route.tls, connect_timeout=route.timeout.connect)
+    return pools[way]
 
 
 def marks_of(settings: Settings) -> Marks:

@@ -7,6 +7,7 @@ lines, and anything that would set our own identifiers. Every other line goes on
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -49,6 +50,7 @@ _SPECIAL: Final = {
     b"upgrade": _UPGRADE,
 }
 _CHUNKED: Final = b"Transfer-Encoding: chunked"
+_OF_A_CONNECTION: Final = re.compile(rb"\r\nauthorization:[ \t]*(?:ntlm|negotiate|nego2|kerberos)\b", re.IGNORECASE)
 _HARMLESS: Final = frozenset([b"close", b"keep-alive"])  # Connection's own options: they name no line
 
 
@@ -285,6 +287,11 @@ def max_forwards(value: bytes) -> int:
     if not digits.isdigit() or len(digits) > 9:  # noqa: PLR2004 - more digits than any hop count has
         raise Refusal("bad_request", "Max-Forwards is not a number.")
     return int(digits)
+
+
+def binds(headers: Headers) -> bool:
+    """Say whether a request speaks for the connection that it goes on rather than for itself (RFC 4559 section 6)."""
+    return _OF_A_CONNECTION.search(headers.section) is not None
 
 
 def wants_upgrade(head: RequestHead) -> bool:

@@ -18,7 +18,7 @@ from sidecar.callers.recognise import admit, recognise
 from sidecar.credentials.attended import Open
 from sidecar.credentials.broker import StillRejectedError
 from sidecar.errors import Refusal
-from sidecar.headers import RETURNING, Changes, RequestRules, ResponseRules, one_hop_less, wants_upgrade
+from sidecar.headers import RETURNING, Changes, RequestRules, ResponseRules, binds, one_hop_less, wants_upgrade
 from sidecar.model import APPLICATION, Caller, Target, TokenKey
 from sidecar.wire.awaiting import settle
 from sidecar.wire.exchange import too_large
@@ -151,6 +151,7 @@ class Lane:
         exchange.upgrade = prepared.upgrade
         exchange.key = key = prepared.key
         if key is None:
+            exchange.binds = binds(exchange.head.headers)
             self._send(exchange, prepared)
             return
         credential = exchange.credential = self._shared.broker.ready(key, self._shared.clock())

@@ -132,7 +132,7 @@ class Wire:
     def spare(self) -> None:
         """Make room for a connection to an upstream: where there are too many, close the older half of the idle ones.
 
-        They lie in the pools of all routes, each of which knows its own only. Where none is idle it looks once a tick.
+        They lie in pools, each of which knows its own only. Where none is idle it looks once a tick.
         """
         if self.upstreams < self.most_upstreams or self.spared_at == self.deadlines.now:
             return

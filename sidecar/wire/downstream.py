@@ -46,8 +46,8 @@ class Downstream:
 
     __slots__ = (
         "_app", "_at", "_brought", "_buffer", "_half_closed", "_judged", "_lingering", "_looked", "_paused", "_reader",
-        "_reading", "_transport", "_tunnel", "_unwritten", "blocked", "deadline", "exchange", "keep_alive", "ours",
-        "peer", "wire",
+        "_reading", "_transport", "_tunnel", "_unwritten", "blocked", "bound", "deadline", "exchange", "keep_alive",
+        "ours", "peer", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, app: str | None) -> None:
@@ -68,6 +68,7 @@ class Downstream:
         self._tunnel: End | None = None
         self._half_closed = False
         self.ours: bool | None = None  # what `is_ours` found
+        self.bound: Upstream | None = None  # a connection that its upstream knows as this caller's, while idle
         self.exchange: Exchange | None = None
         self.keep_alive = True
         self.deadline = NEVER
@@ -214,6 +215,8 @@ class Downstream:
     def connection_lost(self, _exc: Exception | None) -> None:
         self.wire.downstreams.discard(self)
         self.wire.deadlines.discard(self)
+        if self.bound is not None:
+            self.bound.close()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.downstream_lost()

@@ -77,6 +77,7 @@ class Exchange:
     status = 0  # of the final response, once its head is on the way to the caller
     responded = False
     refused = False  # the answer is ours
+    binds = False  # the upstream takes whoever uses this connection from now on for this caller
     upgrade = False
 
     _kept: list[bytes] | None = None  # the body so far
@@ -117,7 +118,7 @@ class Exchange:
             return
         self._pool = pool
         self._request = request
-        upstream = pool.take()
+        upstream = pool.take() if self.downstream.bound is None else pool.take_bound(self.downstream)
         if upstream is None:
             self.wait(self._connect(pool))
         elif self.framing is EMPTY and not self._interims:

@@ -1,7 +1,8 @@
 """Connections to one upstream: the freshest idle one, or a new one.
 
 `take` decides and touches no network; `connect` dials. Connections serve one exchange at a time and carry nobody's
-identity between two: credentials live in the requests.
+identity between two: credentials live in the requests. But for NTLM and Negotiate, which authenticate a connection:
+from then on it is that caller's alone, and ends with the caller's own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sidecar.settings import Tls
     from sidecar.wire.context import Wire
     from sidecar.wire.dial import Dialler
+    from sidecar.wire.downstream import Downstream
 
 IDLE_LIFE = 30.0  # seconds
 DOUBT = 1.0
@@ -67,6 +69,17 @@ class Pool:
             old.close()
         return None
 
+    def take_bound(self, downstream: Downstream) -> Upstream | None:
+        """Return the connection on which this caller has authenticated, if it is one of these; else any other."""
+        bound = downstream.bound
+        if bound is None or not bound.belongs_to(self):
+            return self.take()
+        downstream.bound = None
+        if bound.deadline > self.wire.deadlines.now:
+            return bound
+        bound.close()
+        return self.take()
+
     def connect(self) -> Coroutine[Any, Any, Upstream]:
         """Open a connection; raise `Refusal` (upstream_unreachable, upstream_timeout, destination_refused, loop)."""
         self.wire.spare()
@@ -101,6 +114,17 @@ class Pool:
         self._doubted.add(upstream)
         self.wire.loop.call_later(DOUBT, self._doubted_enough, upstream)
 
+    def keep_for(self, downstream: Downstream, upstream: Upstream) -> None:
+        """Take a connection on which a caller has authenticated: nobody else may have it. One for each caller."""
+        if downstream.bound is not None:
+            downstream.bound.close()
+        if self.wire.draining or not (downstream.keep_alive and upstream.lie_idle()):
+            upstream.close()
+            return
+        upstream.owner = downstream
+        upstream.deadline = self.wire.deadlines.now + IDLE_LIFE
+        downstream.bound = upstream
+
     def _doubted_enough(self, upstream: Upstream) -> None:
         if upstream in self._doubted:
             self._doubted.remove(upstream)
@@ -111,6 +135,9 @@ class Pool:
         self._doubted.discard(upstream)
         if upstream in self._idle:
             self._idle.remove(upstream)
+        owner = upstream.owner
+        if owner is not None and owner.bound is upstream:
+            owner.bound = None
 
     def opened(self) -> None:
         """Count a connection that begins."""

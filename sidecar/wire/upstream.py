@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from sidecar.message import ResponseHead
+    from sidecar.wire.downstream import Downstream
     from sidecar.wire.exchange import Exchange
     from sidecar.wire.pool import Pool
 
@@ -47,7 +48,7 @@ class Upstream:
     __slots__ = (
         "_closes_well", "_doubtful", "_endless", "_ends", "_fresh", "_gone", "_held", "_partial", "_paused",
         "_persistent", "_pool", "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "_unsent",
-        "blocked", "deadline", "exchange", "used",
+        "blocked", "deadline", "exchange", "owner", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -71,6 +72,7 @@ class Upstream:
         self._unsent = _NOT_JUDGED  # bytes still to be sent when it was last looked whether they are taken
         self._ends: tuple[object, object] = (None, None)
         self.exchange: Exchange | None = None
+        self.owner: Downstream | None = None  # whom the upstream takes it for: see `Pool.keep_for`
         self.deadline = NEVER
         self.used = 0
 
@@ -154,6 +156,9 @@ class Upstream:
         """Begin to wait for a request; False where none may come here, as bytes came that answer none."""
         self._fresh = self._doubtful = False
         return not (self._partial or self._transport.is_closing())
+
+    def belongs_to(self, pool: Pool) -> bool:
+        return self._pool is pool
 
     def first_words(self) -> bytes:
         """Return what came before anybody took the new connection: it belongs to the tunnel that it becomes."""
@@ -400,6 +405,7 @@ class Upstream:
         exchange.response_data(out, piece.data)
         if piece.done:
             self._reader = None
+            self._streaming = self._endless = False
             self._finish(exchange, reader.trailers, piece.rest)
         elif not self._paused:
             self._be_patient()
@@ -412,15 +418,15 @@ class Upstream:
 
     def _finish(self, exchange: Exchange, trailers: list[tuple[bytes, bytes]], surplus: bytes) -> None:
         self.exchange = None
-        self._streaming = False
-        self._endless = False
         self._unsent = _NOT_JUDGED
         self.deadline = NEVER
         if self._persistent and self._sent and not (surplus or self.blocked or self._transport.is_closing()):
             if self._paused:
                 self._paused = False
                 self._transport.resume_reading()
-            if self._doubtful:
+            if exchange.binds or self.owner is not None:
+                self._pool.keep_for(exchange.downstream, self)
+            elif self._doubtful:
                 self._pool.give_back_later(self)
             else:
                 self._pool.give_back(self)

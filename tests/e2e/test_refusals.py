@@ -378,22 +378,21 @@ async def test_refusals_are_not_counted_as_answers_of_the_upstream(tmp_path: Pat
     assert told == {'sidecar_requests_total{route="stats",status_class="2xx"}'}
 
 
-async def test_idle_connections_of_many_routes_leave_descriptors_for_the_others(
+async def test_idle_connections_of_many_pools_leave_descriptors_for_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[OV-03] Each route keeps its own connections: together no more than the descriptors that are not for callers."""
+    """[OV-03] Each way to an upstream has connections of its own: together no more than descriptors are not for callers."""
     monkeypatch.setattr("sidecar.wire.capacity.descriptors", lambda: 64)
-    many = (
-        "".join(f'\n  - {{match: {{host: r{n}.internal}}, upstream: "UPSTREAM", as: none}}' for n in range(40)) + "\n"
-    )
+    route = '\n  - {{match: {{host: r{n}.internal}}, upstream: "UPSTREAM", as: none, timeout: {{connect: {n}s}}}}'
+    many = "".join(route.format(n=n) for n in range(1, 41)) + "\n"
     async with whole(tmp_path, many) as run:
         run.upstream.default = lambda _seen: [response(b"ok")]
         caller, most = await run.caller(), 0
-        for n in range(40):
+        for n in range(1, 41):
             assert (await caller.ask("GET", f"http://r{n}.internal/")).status == 200
             most = max(most, run.program.wire.upstreams)
         assert 8 < most <= 16  # (64 - 32) / 2
-        assert (await caller.ask("GET", "http://r39.internal/")).status == 200
+        assert (await caller.ask("GET", "http://r40.internal/")).status == 200
         assert sum(len(connection.saw) > 0 for connection in run.upstream.connections) == 40
 
 
