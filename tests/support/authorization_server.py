@@ -6,11 +6,13 @@ below. Change `faults` and `policy` at will, count with `token_requests`.
 
 from __future__ import annotations
 
+import socket
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.demo.authorization_server import AuthorizationServer
+from sidecar.demo import authorization_server as demo
 from sidecar.demo.issuer.clients import Client
 from sidecar.demo.issuer.faults import KEEP, MISSING, Faults
 from sidecar.demo.issuer.grants import challenge
@@ -28,6 +30,29 @@ POST = Client("post-app", "post-secret", auth="client_secret_post", scopes=froze
 PUBLIC = Client("public-app", auth="none", redirect_uris=frozenset({CALLBACK}))
 RESOURCE = Client("demo-api", "api-secret", grants=frozenset())
 CLIENTS = (LEGACY, POST, PUBLIC, RESOURCE)
+
+
+class AuthorizationServer(demo.AuthorizationServer):
+    """Whose port nobody else gets between `stop` and `start`: tests run side by side, with servers on any port."""
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        await super().start(host, port)
+        self._release()
+
+    async def stop(self) -> None:
+        await super().stop()
+        held = socket.socket()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind(self._address)  # and does not listen: whoever connects is refused
+        except OSError:
+            held.close()  # who has it now was faster
+        else:
+            self._release = weakref.finalize(self, held.close)
+
+    @staticmethod
+    def _release() -> None:
+        """Nothing is held yet."""
 
 
 @pytest.fixture
