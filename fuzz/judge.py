@@ -208,6 +208,7 @@ def _upstream_side(world: World, seen: Seen, good: Good | None) -> Iterator[str]
         if not peer.tunnel and not peer.faults:
             yield from _as_h11_reads_it(peer)
         yield from _credentials(world, peer, streams)
+        yield from _alone(peer)
         yield from _faithful(peer, seen)
     unanswered = sum(played.exchange is not None and not played.sent for peer in world.peers for played in peer.played)
     messages = len(world.begun) + seen.replays
@@ -244,6 +245,15 @@ def _credentials(world: World, peer: Peer, streams: bytes) -> Iterator[str]:
             yield f"an application's token for a user, or the other way round: {owner.identity!r}"
         elif owner.identity != APPLICATION and owner.identity.encode() not in streams:
             yield f"a token of somebody who did not ask: {owner.identity!r}"
+
+
+def _alone(peer: Peer) -> Iterator[str]:
+    """Whom the upstream knows by the connection has it alone from then on."""
+    for number, request in enumerate(peer.strict.requests):
+        if any(value.lower().startswith((b"ntlm", b"negotiate")) for value in request.all(b"authorization")):
+            if len({id(exchange.downstream) for exchange in peer.served[number:]}) > 1:
+                yield "somebody else got the connection on which a caller had authenticated"
+            return
 
 
 def _headers(request: Request, peer: Peer) -> Iterator[str]:

@@ -54,6 +54,7 @@ LINES = [
     b"Connection: x-session-id, cookie", b"Connection: upgrade", b"Connection: close, close", b"Connection: ,, ,", b"Connection:",
     b"Keep-Alive: timeout=5", b"Proxy-Connection: close", b"TE: trailers", b"Upgrade: websocket", b"Upgrade: h2c", b"HTTP2-Settings: AAA",
     b"Proxy-Authorization: Basic aW5ib3VuZA==", b"Authorization: Bearer inbound-secret", b"Authorization: DPoP inbound-secret",
+    b"Authorization: NTLM aW5ib3VuZA==", b"authorization:\tnegotiate aW5ib3VuZA==",
     b"authorization : Bearer inbound-secret", b"Authorization_: x", b"DPoP: inbound-secret", b"Host: app.internal", b"Host: user.internal",
     b"Host:", b"Host: a b", b"Host: user.internal@app.internal", b"Host : app.internal", b"host: APP.internal.", b"Host: app.internal:80",
     b"Host: app.internal, user.internal", b"X-Session-Id: session-alice", b"X-Session-Id: session-mallory", b"X_Session_Id: session-mallory",
