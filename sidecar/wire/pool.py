@@ -34,7 +34,7 @@ class Pool:
     """
 
     __slots__ = (
-        "_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_open", "_origin", "_tls", "wire",
+        "_bound", "_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_open", "_origin", "_tls", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,7 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._idle: list[Upstream] = []
         self._doubted: set[Upstream] = set()
+        self._bound: set[Upstream] = set()  # idle, and each for its caller alone
         self._open = 0
 
     def take(self) -> Upstream | None:
@@ -75,6 +76,7 @@ class Pool:
         if bound is None or not bound.belongs_to(self):
             return self.take()
         downstream.bound = None
+        self._bound.discard(bound)
         if bound.deadline > self.wire.deadlines.now:
             return bound
         bound.close()
@@ -89,7 +91,7 @@ class Pool:
 
     def idle(self) -> Sequence[Upstream]:
         """Return the connections that wait for a request."""
-        return tuple(self._idle)
+        return (*self._idle, *self._bound)
 
     def give_back(self, upstream: Upstream) -> None:
         """Take a connection that is ready for the next request."""
@@ -124,6 +126,7 @@ class Pool:
         upstream.owner = downstream
         upstream.deadline = self.wire.deadlines.now + IDLE_LIFE
         downstream.bound = upstream
+        self._bound.add(upstream)
 
     def _doubted_enough(self, upstream: Upstream) -> None:
         if upstream in self._doubted:
@@ -133,6 +136,7 @@ class Pool:
     def forget(self, upstream: Upstream) -> None:
         """A connection has ended, or is about to: nobody may take it."""
         self._doubted.discard(upstream)
+        self._bound.discard(upstream)
         if upstream in self._idle:
             self._idle.remove(upstream)
         owner = upstream.owner
@@ -155,5 +159,5 @@ class Pool:
 
     def close(self) -> None:
         """Close what is idle; what is in use ends with its exchange."""
-        for upstream in [*self._idle, *self._doubted]:
+        for upstream in [*self.idle(), *self._doubted]:
             upstream.close()

@@ -396,6 +396,28 @@ async def test_idle_connections_of_many_pools_leave_descriptors_for_the_others(
         assert sum(len(connection.saw) > 0 for connection in run.upstream.connections) == 40
 
 
+async def test_idle_connections_that_callers_have_for_themselves_leave_descriptors_for_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[OV-03] As many callers as there may be have authenticated connections: where more are needed some of these end."""
+    monkeypatch.setattr("sidecar.wire.capacity.descriptors", lambda: 64)
+    routes = "".join(
+        f'\n  - {{match: {{host: r{n}.internal}}, upstream: "UPSTREAM", as: none, timeout: {{connect: {n}s}}}}'
+        for n in (1, 2)
+    )
+    async with whole(tmp_path, routes + "\n") as run:
+        run.upstream.default = lambda _seen: [response(b"ok")]
+        callers = [await run.caller() for _ in range(16)]  # (64 - 32) / 2
+        for caller in callers:
+            answer = await caller.ask("GET", "http://r1.internal/", [("Authorization", "NTLM TlRMTVNTUAADAAAA")])
+            assert answer.status == 200
+        assert run.program.wire.upstreams == 16
+        for caller in callers:
+            assert (await caller.ask("GET", "http://r2.internal/")).status == 200
+            assert run.program.wire.upstreams <= 16
+        assert (await callers[0].ask("GET", "http://r1.internal/")).status == 200
+
+
 # -- the documentation ---------------------------------------------------------------------------------------------
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "refusals.md"
