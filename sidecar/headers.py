@@ -50,7 +50,9 @@ _SPECIAL: Final = {
     b"upgrade": _UPGRADE,
 }
 _CHUNKED: Final = b"Transfer-Encoding: chunked"
-_OF_A_CONNECTION: Final = re.compile(rb"\r\nauthorization:[ \t]*(?:ntlm|negotiate|nego2|kerberos)\b", re.IGNORECASE)
+_OF_A_CONNECTION: Final = re.compile(  # some readers take more than white space off a value
+    rb"\r\nauthorization:[^!-~\r]*(?:ntlm|negotiate|nego2|kerberos|credssp)\b", re.IGNORECASE
+)
 _HARMLESS: Final = frozenset([b"close", b"keep-alive"])  # Connection's own options: they name no line
 
 

@@ -56,6 +56,16 @@ def test_connection_on_which_a_caller_authenticated_serves_that_caller_alone(
     assert corridor.faults == []
 
 
+@pytest.mark.parametrize("value", [b" CredSSP TlRM", b"NTLM", b" \xa0NTLM TlRM", b" \xc2\x85Kerberos YII"])
+def test_every_scheme_that_an_upstream_may_take_for_one_of_a_connection_binds(both: dict[str, Corridor], value: bytes):
+    """Some readers take more off a value than the white space of RFC 9110 section 5.6.3."""
+    corridor = start(both, VARIANTS[0])
+    with corridor.client() as alice, corridor.client() as bob:
+        assert ask(alice, VARIANTS[0], b"alice", b"Authorization:" + value + b"\r\n").status == 200
+        assert ask(bob, VARIANTS[0], b"bob").status == 200
+    assert paths(corridor) == [[b"/alice"], [b"/bob"]]
+
+
 @pytest.mark.parametrize(
     "line",
     [b"Authorization: Basic bnRsbTpudGxt\r\n", b"Authorization: Bearer NTLM\r\n", b"X-Authorization: NTLM a\r\n", b""],
