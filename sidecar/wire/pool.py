@@ -77,7 +77,7 @@ class Pool:
             return self.take()
         downstream.bound = None
         self._bound.discard(bound)
-        if bound.deadline > self.wire.deadlines.now:
+        if bound.deadline > self.wire.deadlines.now >= bound.doubted_until:
             return bound
         bound.close()
         return self.take()
@@ -116,15 +116,20 @@ class Pool:
         self._doubted.add(upstream)
         self.wire.loop.call_later(DOUBT, self._doubted_enough, upstream)
 
-    def keep_for(self, downstream: Downstream, upstream: Upstream) -> None:
-        """Take a connection on which a caller has authenticated: nobody else may have it. One for each caller."""
+    def keep_for(self, downstream: Downstream, upstream: Upstream, *, doubtful: bool) -> None:
+        """Take a connection on which a caller has authenticated: nobody else may have it. One for each caller.
+
+        `doubtful`: as for `give_back_later`; who does not wait that long gets another, and has to authenticate anew.
+        """
         if downstream.bound is not None:
             downstream.bound.close()
         if self.wire.draining or not (downstream.keep_alive and upstream.lie_idle()):
             upstream.close()
             return
         upstream.owner = downstream
-        upstream.deadline = self.wire.deadlines.now + IDLE_LIFE
+        now = self.wire.deadlines.now
+        upstream.deadline = now + IDLE_LIFE
+        upstream.doubted_until = now + DOUBT if doubtful else now
         downstream.bound = upstream
         self._bound.add(upstream)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _END: Final = b"\r\n\r\n"
 _FINAL: Final = 200
+_UNAUTHORIZED: Final = 401
 _PIECE: Final = 64 * 1024  # bytes
 _TAKES_IT_ALL: Final = 512 * 1024  # bytes in a row: more than what this process and the kernel keep for a caller
 _NOT_JUDGED: Final = -1  # nothing has waited to be sent: it is for its answer that the upstream has to hurry
@@ -48,7 +49,7 @@ class Upstream:
     __slots__ = (
         "_closes_well", "_doubtful", "_endless", "_ends", "_fresh", "_gone", "_held", "_partial", "_paused",
         "_persistent", "_pool", "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "_unsent",
-        "blocked", "deadline", "exchange", "owner", "used",
+        "blocked", "deadline", "doubted_until", "exchange", "owner", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -74,6 +75,7 @@ class Upstream:
         self.exchange: Exchange | None = None
         self.owner: Downstream | None = None  # whom the upstream takes it for: see `Pool.keep_for`
         self.deadline = NEVER
+        self.doubted_until = 0.0  # where it has an owner: by the time of `Deadlines`
         self.used = 0
 
     # -- the exchange's side ------------------------------------------------------------------------------------
@@ -425,7 +427,9 @@ class Upstream:
                 self._paused = False
                 self._transport.resume_reading()
             if exchange.binds or self.owner is not None:
-                self._pool.keep_for(exchange.downstream, self)
+                # A handshake's next step can go nowhere else, and the body of a 401 is the upstream's own text.
+                doubtful = self._doubtful and exchange.status != _UNAUTHORIZED
+                self._pool.keep_for(exchange.downstream, self, doubtful=doubtful)
             elif self._doubtful:
                 self._pool.give_back_later(self)
             else:

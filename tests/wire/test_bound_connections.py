@@ -5,14 +5,16 @@ NTLM and Negotiate (RFC 4559) authenticate a connection, not a request: nobody e
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.wire import pool
 from tests.support.corridor import Corridor
 from tests.support.judge import VARIANTS, Variant, fill, start
 from tests.support.program import whole
-from tests.support.recording_upstream import Rst, reread, response
+from tests.support.recording_upstream import Rst, Wait, reread, response
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +56,38 @@ def test_connection_on_which_a_caller_authenticated_serves_that_caller_alone(
         assert ask(carol, variant, b"carol").status == 200
     assert paths(corridor)[1:] == [[b"/bob", b"/carol"]]
     assert corridor.faults == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=lambda variant: variant.name)
+def test_body_that_comes_late_where_there_is_none_is_no_answer_on_a_bound_connection_either(
+    both: dict[str, Corridor], variant: Variant
+):
+    """[SM-21] It answers none of the caller's own requests: one that comes so soon goes elsewhere."""
+    corridor = start(both, variant)
+    unsaid = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 43\r\n\r\n"
+    corridor.do(lambda: corridor.upstream.play([unsaid, Wait(0.15), response(b"poison")], [Wait(0.4), response(b"hi")]))
+    with corridor.client() as alice:
+        assert ask(alice, variant, b"alice-1", NTLM).status == 304
+        assert ask(alice, variant, b"alice-2").body == b"hi"
+    assert paths(corridor) == [[b"/alice-1"], [b"/alice-2"]]
+    assert corridor.faults == []
+
+
+@pytest.mark.parametrize(
+    ("status", "doubt", "pause"), [(b"401 Unauthorized", 1.0, 0.0), (b"304 Not Modified", 0.1, 0.4)]
+)
+def test_connection_serves_its_caller_after_an_answer_that_told_of_a_body_it_had_not(
+    both: dict[str, Corridor], monkeypatch: pytest.MonkeyPatch, status: bytes, doubt: float, pause: float
+):
+    """At once in the middle of a handshake, where HEAD is answered by 401; else a moment later."""
+    monkeypatch.setattr(pool, "DOUBT", doubt)
+    corridor = start(both, VARIANTS[0])
+    corridor.do(lambda: corridor.upstream.play([b"HTTP/1.1 " + status + b"\r\nContent-Length: 43\r\n\r\n"]))
+    with corridor.client() as alice:
+        alice.send(b"HEAD /1 HTTP/1.1\r\nHost: none.internal\r\n" + NTLM + b"\r\n").answer(b"HEAD")
+        time.sleep(pause)
+        assert ask(alice, VARIANTS[0], b"2", NTLM).status == 200
+    assert paths(corridor) == [[b"/1", b"/2"]]
 
 
 @pytest.mark.parametrize("value", [b" CredSSP TlRM", b"NTLM", b" \xa0NTLM TlRM", b" \xc2\x85Kerberos YII"])
