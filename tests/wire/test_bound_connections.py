@@ -13,7 +13,7 @@ import pytest
 from sidecar.wire import pool
 from tests.support.corridor import Corridor
 from tests.support.judge import VARIANTS, Variant, fill, start
-from tests.support.program import whole
+from tests.support.program import ENVIRON, until, whole
 from tests.support.recording_upstream import Rst, Wait, reread, response
 
 if TYPE_CHECKING:
@@ -187,3 +187,15 @@ async def test_routes_to_one_upstream_share_its_connections_but_those_with_a_tok
             assert (await run.ask(f"http://{name}.internal/{name}")).status == 200
         found = [[one.target for one in reread(bytes(each.saw)).requests] for each in run.upstream.connections]
     assert found == [[b"/a", b"/v1/b", b"/v1/b", b"/a"], [b"/c", b"/d", b"/c", b"/d"], [b"/e", b"/e"]]
+
+
+async def test_connection_that_a_caller_has_for_itself_ends_with_its_configuration(tmp_path: Path) -> None:
+    """[HR-01] As idle ones do: after a reload nobody could use it. The caller goes on, and authenticates anew."""
+    async with whole(tmp_path, ROUTES) as run:
+        run.upstream.default = lambda _seen: [response(b"ok")]
+        caller = await run.caller()
+        ntlm = [("Authorization", "NTLM TlRMTVNTUAADAAAA")]
+        assert (await caller.ask("GET", "http://c.internal/1", ntlm)).status == 200
+        assert await run.program.reload(ENVIRON)
+        await until(lambda: run.program.wire.upstreams == 0)
+        assert (await caller.ask("GET", "http://c.internal/2", ntlm)).status == 200
