@@ -35,7 +35,7 @@ GET = f"SELECT value, version, crc = {CRC}, expires_at FROM records WHERE key = 
 KEYS = f"SELECT key FROM records WHERE key >= :low AND key < :high AND {LIVE} ORDER BY key"  # noqa: S608
 VERSION = f"SELECT version, {LIVE} FROM records WHERE key = :key"  # noqa: S608
 # A lease cannot end later than one lease from now, unless the machine was started anew: then it does not count.
-HELD = "SELECT 1 FROM locks WHERE name = ?1 AND expires_at > ?2 AND expires_at <= ?2 + lease"
+HELD = "SELECT 1 FROM locks WHERE name = :name AND expires_at > :ticks AND expires_at <= :ticks + lease"
 SWEEP = (
     """UPDATE records SET value = NULL, expires_at = expires_at + :life,
         crc = record_crc(key, NULL, version, expires_at + :life)
@@ -194,7 +194,7 @@ class SqliteRecords:
         return _change(connection, seen) in (self._last, None)
 
     def _held(self, connection: Connection, name: str) -> bool:
-        return connection.execute(HELD, (name, self._ticks())).fetchone() is not None
+        return connection.execute(HELD, {"name": name, "ticks": self._ticks()}).fetchone() is not None
 
     def _sweep(self, connection: Connection) -> None:
         now = self._clock()

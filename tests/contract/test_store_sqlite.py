@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import shutil
 import sqlite3
 import stat
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from sidecar.errors import StoreBrokenError, StoreUnavailableError
-from sidecar.stores import leases, open_store, sqlite_file, writes
+from sidecar.stores import leases, open_store, sqlite, sqlite_file, writes
 from sidecar.stores.contract import TOMBSTONE_LIFE, Record
 from sidecar.stores.leases import Taken
 from sidecar.stores.sqlite import SqliteRecords
@@ -566,6 +568,11 @@ def test_a_lock_that_nobody_let_go_is_remembered_for_a_day(path):
         clock.now += TOMBSTONE_LIFE + 3600
         records.put("other", b"x", 1, 2, None)
         assert columns(path, "SELECT count(*) FROM locks") == [(0,)]
+
+
+def test_no_statement_numbers_its_parameters():
+    """Python 3.12.0 to 3.12.3 warn of `?1` where they are given a sequence, so with `-W error` no lock could be taken."""
+    assert not re.findall(r"\?[0-9]", Path(sqlite.__file__).read_text("utf-8"))
 
 
 def test_a_lock_of_before_the_machine_was_started_anew_is_swept(path):
