@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds for one operation, those before it in the queue included
 OPENING_PATIENCE = 120.0  # the first one reads the whole file
 POLL_EVERY = 0.2
+PAGES = 32 * 1024
+"""Bytes that a record's write may take beyond its value: pages of tables and indexes that it changes or splits. A trial
+takes them too, or a disk that lacks just these is taken for ready."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -142,12 +145,12 @@ class ThreadedStore:
     ) -> bool:
         """See `Store.put`."""
         check_version(expected, version)
-        with self._worker.writes.noted(key, len(value)):
+        with self._worker.writes.noted(key, len(value) + PAGES):
             return await self._worker.run(partial(self._disk.put, key, value, expected, version, expires_at))
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         """See `Store.delete`."""
-        with self._worker.writes.noted(key):
+        with self._worker.writes.noted(key, PAGES):
             return await self._worker.run(partial(self._disk.delete, key, expected))
 
     async def keys(self, prefix: str) -> list[str]:

@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import time
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -398,6 +399,26 @@ async def test_a_full_disk_is_no_readiness_until_it_takes_what_it_refused(path, 
         await other("exit")
     assert read(path) == {"key": Record(b"\0" * 3000, 1)}
     assert columns(path, "SELECT count(*) FROM locks") == [(0,)]
+
+
+@pytest.mark.parametrize("write", ["put", "delete"])
+async def test_a_trial_takes_as_many_pages_as_the_write_that_failed(path, store, write, monkeypatch):
+    """[ST-03] A disk that the store itself has filled lacks only some: a smaller trial would pass for readiness."""
+    log = path.with_name("store.db-wal")
+    sizes = [log.stat().st_size]
+    for number in range(80):
+        await store.put(f"session/{number * 61 % 80:02}", b"x" * 700, expected=None, version=1)
+        sizes.append(log.stat().st_size)
+
+    def refuse(*_):
+        raise StoreUnavailableError("full")
+
+    with monkeypatch.context() as full:
+        full.setattr(store._disk, write, refuse)
+        with pytest.raises(StoreUnavailableError):
+            await (store.put("new", b"x" * 700, expected=None, version=1) if write == "put" else store.delete("new"))
+    await store.ping()
+    assert log.stat().st_size - sizes[-1] >= max(after - before for before, after in pairwise(sizes))
 
 
 async def test_a_trial_of_a_store_that_hangs_is_waited_for_shortly_and_made_once(path, monkeypatch):
