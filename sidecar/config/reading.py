@@ -150,6 +150,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> UnreadableError:
     hint = _character_hint(line, spot.column)
     if not hint and error.context_mark and error.context_mark.line != spot.line:
         hint = f"it began at line {error.context_mark.line + 1}: look there for a missing quote, bracket or space"
+        if isinstance(error, yaml.parser.ParserError) and not line[: spot.column].strip() and line.strip():
+            hint += "; what belongs together begins in the same column"
     elif not hint and "${" in line:
         hint = "is every ${…} of this line closed, inside its quotes?"
     hint = hint or _quotes_hint(line[max(0, spot.column - 1) : spot.column], line[spot.column : spot.column + 1])
@@ -179,7 +181,7 @@ def odd_space(text: str) -> str:
 
 def _quotes_hint(before: str, here: str) -> str:
     if here == ":" and before:
-        return "put quotes around a text that holds a colon and a space"
+        return "put quotes around a text that holds a colon and a space; inside {…} a comma stands before the next key"
     if here in {"[", "]", "{", "}"} and before.strip():
         return "inside […] and {…}, put quotes around a text that holds brackets or braces"
     return ""
