@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from structlog.testing import capture_logs
 
+from sidecar.admin.problems import OWN
 from sidecar.errors import PUBLIC_CODE, REFUSALS
 from sidecar.stores import sqlite_file
 from tests.support.program import BOTH, Caller, head, whole
@@ -431,6 +432,12 @@ def test_documentation_has_each_row_of_the_table_and_no_other() -> None:
         (PUBLIC_CODE.get(name, name), str(row.status), row.title, row.proxy_error) for name, row in REFUSALS.items()
     ]
     assert documented == table
+
+
+def test_documentation_has_the_admin_listener_s_own_rows() -> None:
+    """[LG-02] Code and status of `admin.problems.OWN` stand in docs/admin.md."""
+    documented = re.findall(r"`(\w+)` \((\d{3})", (DOCUMENT.parent / "admin.md").read_text())
+    assert dict(documented) == {code: str(status) for code, (status, _) in OWN.items()}
 
 
 def test_each_row_of_the_table_is_provoked_here() -> None:
