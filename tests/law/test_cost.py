@@ -26,6 +26,8 @@ async def test_exchange_of_a_user_costs_no_more_instructions_than_it_did() -> No
     assert answered.endswith(b"x" * 170)
     ours = instructions(corridor, 50, 2000)
     bare = instructions(Bare(), 50, 10)
+    if not bare:
+        pytest.skip("this Python does not tell of instructions, as 3.12.1: nothing was measured")
     assert ours <= MOST * bare, (
         f"{ours:.0f} instructions an exchange, {ours / bare:.2f} times the bare proxy's {bare:.0f}"
     )
