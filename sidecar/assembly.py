@@ -86,9 +86,12 @@ def _pool(pools: dict[object, Pool], route: Route, wire: Wire, dialler: Dialler)
     Requests with a token of ours go on connections of their own: what callers write themselves may leave its traces.
     """
     way = (route.upstream, route.tls, route.timeout.connect, route.as_ != "none")
-    if way not in pools:
-        pools[way] = Pool(wire, dialler, route.upstream, tls=route.tls, connect_timeout=route.timeout.connect)
-    return pools[way]
+    pool = pools.get(way)
+    if pool is None:
+        pool = pools[way] = Pool(wire, dialler, route.upstream, tls=route.tls, connect_timeout=route.timeout.connect)
+    else:
+        pool.routes += 1
+    return pool
 
 
 def marks_of(settings: Settings) -> Marks:

@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 IDLE_LIFE = 30.0  # seconds
 DOUBT = 1.0
 """Seconds for which a connection is kept from others where a body may come that there should not be."""
-MOST_DOUBTED = 64  # connections
-MOST_IDLE: Final = 256  # connections kept per upstream
+MOST_DOUBTED = 64  # connections for each route
+MOST_IDLE: Final = 256  # connections kept for each route
 
 
 class Pool:
     """The connections to one origin with one TLS configuration. `connect_timeout` in seconds.
 
-    `named`: the configuration names the origin (see `Dialler.dial`).
+    `named`: the configuration names the origin (see `Dialler.dial`). `routes` share it.
     """
 
     __slots__ = (
-        "_bound", "_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_open", "_origin", "_tls", "wire",
+        "_bound", "_connect_timeout", "_dialler", "_doubted", "_idle", "_named", "_open", "_origin", "_tls", "routes",
+        "wire",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class Pool:
         self._doubted: set[Upstream] = set()
         self._bound: set[Upstream] = set()  # idle, and each for its caller alone
         self._open = 0
+        self.routes = 1
 
     def take(self) -> Upstream | None:
         """Return the idle connection that was used last: it is the likeliest to be alive."""
@@ -95,7 +97,7 @@ class Pool:
 
     def give_back(self, upstream: Upstream) -> None:
         """Take a connection that is ready for the next request."""
-        if len(self._idle) >= MOST_IDLE or self.wire.draining:
+        if len(self._idle) >= MOST_IDLE * self.routes or self.wire.draining:
             upstream.close()
             return
         upstream.deadline = self.wire.deadlines.now + IDLE_LIFE  # then it is closed, and its descriptor free
@@ -110,7 +112,7 @@ class Pool:
 
     def give_back_later(self, upstream: Upstream) -> None:
         """Take a connection whose response announced a body that it may not have: if it comes, it is not an answer."""
-        if len(self._doubted) >= MOST_DOUBTED or self.wire.draining:
+        if len(self._doubted) >= MOST_DOUBTED * self.routes or self.wire.draining:
             upstream.close()
             return
         self._doubted.add(upstream)

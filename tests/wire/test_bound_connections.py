@@ -5,6 +5,7 @@ NTLM and Negotiate (RFC 4559) authenticate a connection, not a request: nobody e
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -187,6 +188,17 @@ async def test_routes_to_one_upstream_share_its_connections_but_those_with_a_tok
             assert (await run.ask(f"http://{name}.internal/{name}")).status == 200
         found = [[one.target for one in reread(bytes(each.saw)).requests] for each in run.upstream.connections]
     assert found == [[b"/a", b"/v1/b", b"/v1/b", b"/a"], [b"/c", b"/d", b"/c", b"/d"], [b"/e", b"/e"]]
+
+
+async def test_routes_that_share_connections_keep_as_many_as_each_would_alone(tmp_path: Path) -> None:
+    """[OV-06] 280 requests at once, then again: none of them has to wait for a new connection the second time."""
+    async with whole(tmp_path, ROUTES) as run:
+        run.upstream.default = lambda _seen: [Wait(1.5), response(b"ok")]
+        callers = [await run.caller() for _ in range(280)]
+        for _ in range(2):
+            asking = [caller.ask("GET", f"http://{'cd'[n % 2]}.internal/") for n, caller in enumerate(callers)]
+            assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
+        assert len(run.upstream.connections) == 280
 
 
 async def test_connection_that_a_caller_has_for_itself_ends_with_its_configuration(tmp_path: Path) -> None:
