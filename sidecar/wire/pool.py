@@ -54,7 +54,7 @@ class Pool:
         self._origin = origin
         self._tls = tls
         self._connect_timeout = connect_timeout
-        self._idle: list[Upstream] = []
+        self._idle: dict[Upstream, None] = {}  # in the order of their return: thousands may end at once
         self._doubted: set[Upstream] = set()
         self._bound: set[Upstream] = set()  # idle, and each for its caller alone
         self._open = 0
@@ -65,7 +65,7 @@ class Pool:
         idle = self._idle
         if not idle:
             return None
-        upstream = idle.pop()
+        upstream, _ = idle.popitem()
         if upstream.deadline > self.wire.deadlines.now:
             return upstream
         for old in [upstream, *idle]:
@@ -101,7 +101,7 @@ class Pool:
             upstream.close()
             return
         upstream.deadline = self.wire.deadlines.now + IDLE_LIFE  # then it is closed, and its descriptor free
-        self._idle.append(upstream)
+        self._idle[upstream] = None
 
     def give_back_unused(self, upstream: Upstream) -> None:
         """Take a connection that nobody has used, or not for some time."""
@@ -144,8 +144,7 @@ class Pool:
         """A connection has ended, or is about to: nobody may take it."""
         self._doubted.discard(upstream)
         self._bound.discard(upstream)
-        if upstream in self._idle:
-            self._idle.remove(upstream)
+        self._idle.pop(upstream, None)
         owner = upstream.owner
         if owner is not None and owner.bound is upstream:
             owner.bound = None
