@@ -56,7 +56,7 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._idle: dict[Upstream, None] = {}  # in the order of their return: thousands may end at once
         self._doubted: set[Upstream] = set()
-        self._bound: set[Upstream] = set()  # idle, and each for its caller alone
+        self._bound: dict[Upstream, float] = {}  # idle, each for its caller alone; from when on it may be taken
         self._open = 0
         self.routes = 1
 
@@ -75,11 +75,11 @@ class Pool:
     def take_bound(self, downstream: Downstream) -> Upstream | None:
         """Return the connection on which this caller has authenticated, if it is one of these; else any other."""
         bound = downstream.bound
-        if bound is None or not bound.belongs_to(self):
+        if bound is None or bound not in self._bound:
             return self.take()
-        downstream.bound = None
-        self._bound.discard(bound)
-        if bound.deadline > self.wire.deadlines.now >= bound.doubted_until:
+        free_at = self._bound[bound]
+        self.forget(bound)
+        if bound.deadline > self.wire.deadlines.now >= free_at:
             return bound
         bound.close()
         return self.take()
@@ -131,9 +131,8 @@ class Pool:
         upstream.owner = downstream
         now = self.wire.deadlines.now
         upstream.deadline = now + IDLE_LIFE
-        upstream.doubted_until = now + DOUBT if doubtful else now
         downstream.bound = upstream
-        self._bound.add(upstream)
+        self._bound[upstream] = now + DOUBT if doubtful else now
 
     def _doubted_enough(self, upstream: Upstream) -> None:
         if upstream in self._doubted:
@@ -141,9 +140,9 @@ class Pool:
             self.give_back_unused(upstream)
 
     def forget(self, upstream: Upstream) -> None:
-        """A connection has ended, or is about to: nobody may take it."""
+        """A connection has ended, or is about to, or its caller has taken it: nobody else may."""
         self._doubted.discard(upstream)
-        self._bound.discard(upstream)
+        self._bound.pop(upstream, None)
         self._idle.pop(upstream, None)
         owner = upstream.owner
         if owner is not None and owner.bound is upstream:

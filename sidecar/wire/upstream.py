@@ -49,7 +49,7 @@ class Upstream:
     __slots__ = (
         "_closes_well", "_doubtful", "_endless", "_ends", "_fresh", "_gone", "_held", "_partial", "_paused",
         "_persistent", "_pool", "_reader", "_received", "_sent", "_streaming", "_taken", "_transport", "_unsent",
-        "blocked", "deadline", "doubted_until", "exchange", "owner", "used",
+        "blocked", "deadline", "exchange", "owner", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -75,7 +75,6 @@ class Upstream:
         self.exchange: Exchange | None = None
         self.owner: Downstream | None = None  # whom the upstream takes it for: see `Pool.keep_for`
         self.deadline = NEVER
-        self.doubted_until = 0.0  # where it has an owner: by the time of `Deadlines`
         self.used = 0
 
     # -- the exchange's side ------------------------------------------------------------------------------------
@@ -158,9 +157,6 @@ class Upstream:
         """Begin to wait for a request; False where none may come here, as bytes came that answer none."""
         self._fresh = self._doubtful = False
         return not (self._partial or self._transport.is_closing())
-
-    def belongs_to(self, pool: Pool) -> bool:
-        return self._pool is pool
 
     def first_words(self) -> bytes:
         """Return what came before anybody took the new connection: it belongs to the tunnel that it becomes."""
